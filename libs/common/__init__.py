@@ -1,0 +1,1 @@
+"""What at least two services use; mechanism only, no business rule."""

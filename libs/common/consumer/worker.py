@@ -1,0 +1,192 @@
+"""One Kafka group member per topic, each applying its partitions' batches; supervised for ever."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from libs.common.consumer import metrics
+from libs.common.consumer.offsets import StoredPositions
+from libs.common.consumer.transaction import Applier, OffsetConflictError, is_retryable
+from libs.common.kafka import Batch, Consumer, KafkaError
+from libs.common.outbox import Relay
+
+log = structlog.get_logger(__name__)
+
+BATCH_RECORDS = 1000
+POLL_SECONDS = 0.5
+COMMIT_SECONDS = 1.0
+STUCK_SECONDS = 90
+"""Liveness: a loop that has neither polled nor tried a batch for so long is wedged (three rebalance time-outs)."""
+
+
+class Worker:
+    """All consumers of one service. Each topic has a group of its own, so topics scale and lag apart."""
+
+    def __init__(
+        self,
+        service: str,
+        bootstrap: str,
+        topics: Sequence[str],
+        *,
+        applier: Applier,
+        positions: StoredPositions,
+        relay: Relay,
+    ) -> None:
+        self._loops = [TopicLoop(service, bootstrap, topic, applier, positions, relay) for topic in topics]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to consume; Kafka may be down."""
+        self._tasks = [asyncio.create_task(loop.run(), name=f"consume {loop.topic}") for loop in self._loops]
+
+    async def stop(self) -> None:
+        """Finish the batches at hand (10 s at most), then leave the groups."""
+        for loop in self._loops:
+            loop.stopping = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=10)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def stuck(self) -> str | None:
+        """Liveness: the topics whose loop has stopped moving, or None. A database or broker being down is not that."""
+        now = time.monotonic()
+        stuck = [loop.topic for loop in self._loops if now - loop.beat > STUCK_SECONDS]
+        return f"no progress for {STUCK_SECONDS} s on {', '.join(stuck)}" if stuck else None
+
+    def unready(self) -> str | None:
+        """Readiness: the topics not joined yet, or None."""
+        unready = [loop.topic for loop in self._loops if not loop.joined]
+        return f"not consuming {', '.join(unready)}" if unready else None
+
+
+class TopicLoop:
+    """Polls one topic and applies what arrives. Back-pressure: a full outbox pauses it."""
+
+    def __init__(
+        self, service: str, bootstrap: str, topic: str, applier: Applier, positions: StoredPositions, relay: Relay
+    ) -> None:
+        self.topic = topic
+        self.stopping = False
+        self.joined = False
+        self.beat = time.monotonic()
+        self._service = service
+        self._bootstrap = bootstrap
+        self._applier = applier
+        self._positions = positions
+        self._relay = relay
+        self._working = asyncio.Lock()
+        self._draining = False
+        self._uncommitted: dict[tuple[str, int], int] = {}
+        self._committed_at = 0.0
+        self._labels = (service, topic)
+
+    async def run(self) -> None:
+        """Until `stopping`: a client after the other, each used until it fails."""
+        delay = 0.2
+        while not self.stopping:
+            consumer = Consumer(
+                self._bootstrap,
+                group_of(self._service, self.topic),
+                self.topic,
+                client_id=f"superfan-{self._service}",
+                positions=self._positions,
+                drain=self._drain,
+            )
+            try:
+                self.beat = time.monotonic()
+                await consumer.start()
+                self.joined = True
+                while not self.stopping:
+                    await self._turn(consumer)
+                    delay = 0.2
+            except Exception as error:
+                # Whatever it was, a new client and the stored positions make it right; nothing is lost by trying again.
+                if not (isinstance(error, KafkaError | TimeoutError | OSError) or is_retryable(error)):
+                    log.exception("the consumer failed unexpectedly", topic=self.topic)
+                log.warning("the kafka client is replaced", topic=self.topic, error=repr(error)[:300], delay=delay)
+                metrics.REBUILDS.labels(*self._labels).inc()
+            finally:
+                self.joined = False
+                await self._commit(consumer, force=True)
+                await consumer.stop()
+            if not self.stopping:
+                self.beat = time.monotonic()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+
+    async def _turn(self, consumer: Consumer) -> None:
+        if self._relay.full:
+            consumer.pause()
+        else:
+            consumer.resume()
+        metrics.PAUSED.labels(*self._labels).set(self._relay.full)
+        batches = await consumer.poll(BATCH_RECORDS, POLL_SECONDS)
+        self.beat = time.monotonic()
+        for batch in batches:
+            async with self._working:
+                await self._apply(consumer, batch)
+            if self.stopping:
+                break
+        metrics.ASSIGNED.labels(*self._labels).set(consumer.assigned)
+        metrics.LAG.labels(*self._labels).set(consumer.lag())
+        metrics.REBALANCES.labels(*self._labels).inc(consumer.take_rebalances())
+        await self._commit(consumer)
+
+    async def _apply(self, consumer: Consumer, batch: Batch) -> None:
+        delay = 0.1
+        while consumer.owns(batch):
+            self.beat = started = time.monotonic()
+            now = datetime.now(UTC)
+            try:
+                assert consumer.cluster_id is not None
+                published = await self._applier.apply(consumer.cluster_id, batch, now)
+            except OffsetConflictError as error:
+                metrics.OFFSET_CONFLICTS.labels(*self._labels).inc()
+                log.info("a batch is read again", reason=str(error))
+                consumer.forget(batch)
+                return
+            except Exception as error:
+                if not is_retryable(error):
+                    raise
+                metrics.BATCH_RETRIES.labels(*self._labels).inc()
+                log.warning("a batch waits for the database", topic=self.topic, error=repr(error)[:300], delay=delay)
+                if self._draining or self.stopping:
+                    consumer.forget(batch)
+                    return
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                continue
+            if published:
+                self._relay.wake()
+            metrics.BATCH_SECONDS.labels(*self._labels).observe(time.monotonic() - started)
+            self._uncommitted[batch.topic, batch.partition] = batch.next_offset
+            newest = batch.records[-1].timestamp / 1000
+            metrics.EVENT_DELAY.labels(*self._labels).observe(max(0.0, datetime.now(UTC).timestamp() - newest))
+            return
+
+    async def _drain(self) -> None:
+        self._draining = True
+        try:
+            async with self._working:
+                pass
+        finally:
+            self._draining = False
+
+    async def _commit(self, consumer: Consumer, *, force: bool = False) -> None:
+        if not self._uncommitted or (not force and time.monotonic() - self._committed_at < COMMIT_SECONDS):
+            return
+        self._committed_at = time.monotonic()
+        offsets, self._uncommitted = self._uncommitted, {}
+        with contextlib.suppress(Exception):
+            await consumer.commit(offsets)
+
+
+def group_of(service: str, topic: str) -> str:
+    """The consumer group of `service` on `topic`, e.g. superfan.profile.follows."""
+    return f"superfan.{service}.{topic.removeprefix('superfan.')}"

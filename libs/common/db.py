@@ -1,0 +1,58 @@
+"""PostgreSQL: the engine with its timeouts, sessions, and which errors are not the fault of the data."""
+
+import asyncio
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+Sessions = async_sessionmaker[AsyncSession]
+
+TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57", "25006", "58")
+"""Lost connections, serialization and deadlock, no resources, lock timeout, shutdown and cancel, read-only, I/O."""
+
+
+def make_engine(url: str, pool_size: int) -> AsyncEngine:
+    """An engine on `postgresql://…` with at most `pool_size` connections; every wait in it is bounded."""
+    return create_async_engine(
+        url.replace("postgresql://", "postgresql+asyncpg://", 1),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 20,
+            "server_settings": {
+                "application_name": "superfan",
+                "statement_timeout": "15s",
+                "lock_timeout": "3s",
+                "idle_in_transaction_session_timeout": "30s",
+                "jit": "off",
+                "timezone": "UTC",
+            },
+        },
+    )
+
+
+def make_sessions(engine: AsyncEngine) -> Sessions:
+    """Sessions of `engine`; whoever opens one commits it: the request's dependency or the consumer."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same work may succeed later: the database or the network failed, not the data."""
+    if isinstance(error, PoolTimeoutError | TimeoutError | OSError | asyncio.TimeoutError):
+        return True
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        state = sqlstate(error)
+        return state is None or state.startswith(TRANSIENT_SQLSTATES)
+    return isinstance(error, SQLAlchemyError) and "closed" in str(error).lower()
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """PostgreSQL's five-character code of `error`, or None when the server did not answer."""
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)

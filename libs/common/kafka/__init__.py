@@ -1,0 +1,25 @@
+"""The one place that imports aiokafka: a producer, a group consumer and the few administration calls.
+
+Why a wrapper: used as its documentation shows, aiokafka 0.14 can lose, repeat or hang.
+Each class says which trap it avoids.
+"""
+
+from aiokafka.errors import KafkaError
+
+from libs.common.kafka.admin import apply_topics, cluster_id, end_offsets
+from libs.common.kafka.consumer import Batch, Consumer, Message, Positions, tail
+from libs.common.kafka.producer import Producer, Record
+
+__all__ = [
+    "Batch",
+    "Consumer",
+    "KafkaError",
+    "Message",
+    "Positions",
+    "Producer",
+    "Record",
+    "apply_topics",
+    "cluster_id",
+    "end_offsets",
+    "tail",
+]

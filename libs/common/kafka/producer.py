@@ -1,0 +1,172 @@
+"""Publishing with an answer per record and a deadline that holds whatever the broker does."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+log = structlog.get_logger(__name__)
+
+MAX_RECORD_BYTES = 1_048_576
+"""Largest record; equal to the topics' max.message.bytes."""
+
+REBUILD_AFTER_SECONDS = 10.0
+"""So long every send must have failed before the client is replaced: only a start asks the bootstrap address again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message to publish. `headers` are (name, value) pairs."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class NotConnectedError(Exception):
+    """No connection to Kafka yet."""
+
+
+class Producer:
+    """Publishes with acks=all; starts even while Kafka is down and connects when it can.
+
+    Idempotence is off on purpose: with it a dead broker makes `send` and `stop` of aiokafka wait without end.
+    A send that timed out may still land, so every consumer removes repeats by event identity.
+    """
+
+    def __init__(self, bootstrap: str, client_id: str, *, linger_ms: int = 0) -> None:
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+        self._linger_ms = linger_ms
+        self._client: AIOKafkaProducer | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._failing_since: float | None = None
+        self._rebuild = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once when Kafka cannot be reached, else when connected."""
+        connected = asyncio.Event()
+        self._supervisor = asyncio.create_task(self._supervise(connected), name=f"kafka producer {self._client_id}")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(connected.wait(), 3)
+
+    async def stop(self) -> None:
+        """Close within about 5 seconds; what has not been acknowledged by then is unknown."""
+        if self._supervisor:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+        await self._close()
+
+    @property
+    def problem(self) -> str | None:
+        """Why publishing fails at present, or None."""
+        if self._client is None:
+            return "not connected to Kafka"
+        if self._failing_since is not None:
+            return f"no acknowledgement from Kafka for {time.monotonic() - self._failing_since:.0f} s"
+        return None
+
+    async def send(self, records: Sequence[Record], timeout: float) -> list[Exception | None]:  # noqa: ASYNC109 - a promise to callers
+        """Publish `records` and wait for the acknowledgements, `timeout` seconds at most.
+
+        Returns for each record None (stored with acks=all) or why not. TimeoutError means unknown: it may still land.
+        """
+        client = self._client
+        if client is None:
+            return [NotConnectedError("not connected to Kafka")] * len(records)
+        outcomes: list[Exception | None] = [TimeoutError("no acknowledgement in time")] * len(records)
+        waiting: dict[asyncio.Future[object], int] = {}
+        deadline = time.monotonic() + timeout
+        try:
+            async with asyncio.timeout(timeout):
+                for index, record in enumerate(records):
+                    try:
+                        future = await client.send(
+                            record.topic, key=record.key, value=record.value, headers=list(record.headers)
+                        )
+                    except (KafkaError, AssertionError) as error:
+                        outcomes[index] = error
+                    else:
+                        waiting[future] = index
+        except TimeoutError:
+            pass  # the rest keeps its TimeoutError
+        if waiting:
+            await asyncio.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
+        for future, index in waiting.items():
+            if not future.done():
+                future.add_done_callback(_retrieve)
+            elif future.cancelled():
+                outcomes[index] = NotConnectedError("the producer was closed")
+            else:
+                failure = future.exception()
+                outcomes[index] = (
+                    error if error is None or isinstance(error, Exception) else NotConnectedError(str(error))
+                )
+        self._note(any(outcome is None for outcome in outcomes))
+        return outcomes
+
+    def _note(self, success: bool) -> None:
+        now = time.monotonic()
+        if success:
+            self._failing_since = None
+        elif self._failing_since is None:
+            self._failing_since = now
+        elif now - self._failing_since > REBUILD_AFTER_SECONDS:
+            self._failing_since = now
+            self._rebuild.set()
+
+    async def _supervise(self, connected: asyncio.Event) -> None:
+        delay = 0.2
+        while True:
+            client = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap,
+                client_id=self._client_id,
+                acks="all",
+                enable_idempotence=False,
+                request_timeout_ms=4000,
+                retry_backoff_ms=100,
+                max_batch_size=262_144,
+                linger_ms=self._linger_ms,
+                compression_type="lz4",
+                max_request_size=MAX_RECORD_BYTES,
+                metadata_max_age_ms=10_000,
+            )
+            try:
+                await asyncio.wait_for(client.start(), 10)
+            except (KafkaError, TimeoutError, OSError) as error:
+                log.warning("kafka is not reachable", bootstrap=self._bootstrap, error=repr(error))
+                await _stop(client)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                continue
+            delay = 0.2
+            self._client = client
+            connected.set()
+            self._rebuild.clear()
+            await self._rebuild.wait()
+            log.warning("kafka producer is replaced after failing too long", client_id=self._client_id)
+            await self._close()
+
+    async def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await _stop(client)
+
+
+async def _stop(client: AIOKafkaProducer) -> None:
+    try:
+        await asyncio.wait_for(client.stop(), 5)
+    except (KafkaError, TimeoutError, OSError) as error:
+        log.warning("kafka producer did not close cleanly", error=repr(error))
+
+
+def _retrieve(future: asyncio.Future[object]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,104 @@
+"""Alembic for one service at a time: every service has its own database, history and metadata.
+
+A service's `migrations/env.py` calls `run`; `upgrade` is what the role `migrate` does. A starting API never migrates.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command, context, op
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+SERVICES = Path(__file__).parents[2] / "services"
+MIGRATION_LOCK = 7_203_441
+"""Advisory lock: two migration jobs of one database run one after the other."""
+
+
+async def upgrade(url: str, service: str, revision: str = "head") -> None:
+    """Bring the database of `service` at `url` (postgresql://…) to `revision`, in one transaction."""
+    await _with_config(url, service, lambda config: command.upgrade(config, revision))
+
+
+async def downgrade(url: str, service: str, revision: str = "base") -> None:
+    """Take migrations back down to `revision`; for tests and for undoing a release."""
+    await _with_config(url, service, lambda config: command.downgrade(config, revision))
+
+
+async def _with_config(url: str, service: str, action: Any) -> None:
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1))
+    try:
+        async with engine.begin() as connection:
+
+            def act(sync_connection: Connection) -> None:
+                config = Config()
+                config.set_main_option("script_location", str(SERVICES / service / "migrations"))
+                config.attributes["connection"] = sync_connection
+                action(config)
+
+            await connection.run_sync(act)
+    finally:
+        await engine.dispose()
+
+
+def run(metadata: MetaData) -> None:
+    """Called by a service's migrations/env.py."""
+    connection: Connection = context.config.attributes["connection"]
+    connection.execute(text("set local lock_timeout = '5s'"))
+    connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    context.configure(connection=connection, target_metadata=metadata)
+    context.run_migrations()
+
+
+def is_ours(_object: object, name: str | None, kind: str, _reflected: bool, _compared: object) -> bool:
+    """Alembic's include_object: the partitions of `event` are not declared one by one."""
+    return not (kind == "table" and name is not None and name.startswith("event_p"))
+
+
+def create_common_tables_0001() -> None:
+    """The common tables as of the first migration of every service; later changes get functions of their own."""
+    for statement in COMMON_0001:
+        op.execute(statement)
+
+
+def drop_common_tables_0001() -> None:
+    """Undo `create_common_tables_0001`."""
+    for table in ("idempotency_key", "dead_letter", "outbox", "alias", "event", "consumer_offset"):
+        op.execute(f"drop table {table}")
+
+
+COMMON_0001 = [
+    """create table consumer_offset (
+        cluster_id text not null, topic text not null, partition integer not null,
+        next_offset bigint not null, updated_at timestamptz not null default now(),
+        constraint pk_consumer_offset primary key (cluster_id, topic, partition))""",
+    """create table event (
+        digest bytea not null, fingerprint bigint not null,
+        account text not null, source text not null, id text not null, type text not null,
+        subject text, platform text, time timestamptz not null, timemark text,
+        received timestamptz not null, applied timestamptz not null default now(),
+        trust text not null, backfill boolean not null, data jsonb,
+        constraint pk_event primary key (digest)) partition by hash (digest)""",
+    *(f"create table event_p{n} partition of event for values with (modulus 8, remainder {n})" for n in range(8)),
+    "create index ix_event_account_subject_time on event (account, subject, time, digest)",
+    """create table alias (
+        account text not null, subject text not null, own_id text not null, user_id text not null,
+        revision bigint not null default 0, constraint pk_alias primary key (account, subject))""",
+    "create unique index ix_alias_account_own_id on alias (account, own_id)",
+    "create index ix_alias_account_user_id on alias (account, user_id)",
+    """create table outbox (
+        id bigint generated always as identity, topic text not null, key bytea not null, value bytea not null,
+        created_at timestamptz not null default now(), constraint pk_outbox primary key (id))
+        with (autovacuum_vacuum_scale_factor = 0.01)""",
+    """create table dead_letter (
+        digest bytea not null, account text, type text, topic text not null, partition integer not null,
+        "offset" bigint not null, key bytea, value bytea, error text not null, reason text not null,
+        attempts integer not null default 1, first_at timestamptz not null, last_at timestamptz not null,
+        constraint pk_dead_letter primary key (digest))""",
+    """create table idempotency_key (
+        account text not null, key text not null, operation text not null, request jsonb not null,
+        status smallint not null, response jsonb not null, created_at timestamptz not null default now(),
+        constraint pk_idempotency_key primary key (account, key))""",
+    "create index ix_idempotency_key_created_at on idempotency_key (created_at)",
+]
