@@ -1,0 +1,63 @@
+"""The events of the system: envelope, types, topics. The only place that names them; docs/events.md is made from it."""
+
+from libs.common.events.catalogue import (
+    EVENT_TYPES,
+    TOPICS,
+    UPCASTERS,
+    AnyEvent,
+    EventType,
+    Problem,
+    Topic,
+    new_event,
+    parse_event,
+    problems,
+    schema_name,
+    validate_event,
+)
+from libs.common.events.derived import ACTIVE_TYPES
+from libs.common.events.envelope import Data, Event, Trust
+from libs.common.events.fields import (
+    AccountName,
+    Count,
+    Currency,
+    EventTime,
+    Id,
+    IdSpace,
+    JsonInt,
+    Money,
+    Positive,
+    Subject,
+    Whole,
+    find_unstorable,
+)
+
+__all__ = [
+    "ACTIVE_TYPES",
+    "EVENT_TYPES",
+    "TOPICS",
+    "UPCASTERS",
+    "AccountName",
+    "AnyEvent",
+    "Count",
+    "Currency",
+    "Data",
+    "Event",
+    "EventTime",
+    "EventType",
+    "Id",
+    "IdSpace",
+    "JsonInt",
+    "Money",
+    "Positive",
+    "Problem",
+    "Subject",
+    "Topic",
+    "Trust",
+    "Whole",
+    "find_unstorable",
+    "new_event",
+    "parse_event",
+    "problems",
+    "schema_name",
+    "validate_event",
+]

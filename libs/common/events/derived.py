@@ -1,0 +1,111 @@
+"""What services conclude and tell the others. All are notices: consumers keep the highest revision per entity."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from libs.common.events.envelope import Data, Event, StrictBool
+from libs.common.events.fields import EventTime, Explained, Id, JsonInt, Positive, Subject
+
+ACTIVE_TYPES = frozenset(
+    {
+        "follow",
+        "view",
+        "like",
+        "comment",
+        "share",
+        "message",
+        "sign_in",
+        "live.gift",
+        "live.fanclub",
+        "order.paid",
+    }
+)
+"""Types that make a day an active day of the person."""
+
+
+class Notice(Data):
+    entity: Id = Field(description="What the notice is about; revisions count per entity.")
+    revision: Positive = Field(description="Counts up; the highest one stands.")
+    since: EventTime = Field(description="The business instant from which it is true.")
+    user_id: Id = Field(description="`usr_…`")
+
+
+class NoticeEvent(Event):
+    subject: Subject
+    data: Notice
+
+
+class SegmentData(Notice):
+    segment: Id = Field(description="Key of the segment.")
+    reason: Literal["event", "time_passed", "rule_changed", "merged"]
+    initial: StrictBool = Field(description="The first placement of this user; starts no message.")
+
+
+class SegmentEvent(NoticeEvent):
+    topic: ClassVar[str] = "superfan.segments"
+    emitted_by: ClassVar[tuple[str, ...]] = ("segmentation",)
+    caused_by: ClassVar[frozenset[str]] = ACTIVE_TYPES
+    data: SegmentData
+
+
+class SegmentEntered(SegmentEvent):
+    """A user entered a segment."""
+
+    type: Literal["segment.entered"]
+
+
+class SegmentLeft(SegmentEvent):
+    """A user left a segment."""
+
+    type: Literal["segment.left"]
+
+
+class MessageNoticeData(Notice):
+    message_id: Id | None = None
+    journey: Id
+    step: Id
+    channel: Id
+    reason: Id | None = None
+
+
+class MessageEvent(NoticeEvent):
+    topic: ClassVar[str] = "superfan.messages"
+    emitted_by: ClassVar[tuple[str, ...]] = ("engagement",)
+    caused_by: ClassVar[frozenset[str]] = frozenset({"follow"})
+    data: MessageNoticeData
+
+
+class MessageSent(MessageEvent):
+    """A message was sent to a user."""
+
+    type: Literal["message.sent"]
+
+
+class MessageSkipped(MessageEvent):
+    """A message was not sent; `reason` says why."""
+
+    type: Literal["message.skipped"]
+
+
+class PointsData(Notice):
+    points: JsonInt = Field(description="Points of this entry.")
+    balance: JsonInt = Field(description="Points of the user after this entry.")
+    rule: Id
+    rule_version: Positive
+    entry_id: Id
+    caused_by: Annotated[
+        str,
+        Field(strict=True, pattern="^[0-9a-f]{32}$"),
+        Explained("Input should be the digest of the causing event in 32 hexadecimal digits"),
+    ] = Field(description="Digest of the causing event, in hexadecimal digits.")
+
+
+class PointsAwarded(NoticeEvent):
+    """A user received points."""
+
+    topic: ClassVar[str] = "superfan.rewards"
+    emitted_by: ClassVar[tuple[str, ...]] = ("rewards",)
+    caused_by: ClassVar[frozenset[str]] = ACTIVE_TYPES
+    type: Literal["points.awarded"]
+    data: PointsData
