@@ -1,0 +1,1 @@
+"""Starts, watches and stops PostgreSQL, Kafka and the services on one machine."""

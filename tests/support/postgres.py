@@ -1,0 +1,47 @@
+"""A PostgreSQL server for one test run."""
+
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import asyncpg
+
+from libs.cli.local.postgres import PostgresServer, choose_programs
+
+
+class TestServer:
+    """The server and the databases made on it; everything goes with `close`."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        # Not pytest's own folder: when tests run as root, the server runs as another user and could not enter it.
+        folder = Path(tempfile.mkdtemp(prefix="superfan-tests-", dir="/var/tmp"))
+        folder.chmod(0o755)
+        self.folder = folder
+        self.server = PostgresServer(folder, choose_programs(folder, print), log=folder / "postgres.log", fsync=False)
+
+    async def start(self) -> None:
+        await self.server.start()
+
+    async def close(self) -> None:
+        await self.server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def create_database(self, template: str | None = None) -> str:
+        """A new database, empty or a copy of another one (by name); returns its address postgresql://…"""
+        name = f"t_{uuid.uuid4().hex[:16]}"
+        await self.execute(f'create database "{name}"' + (f' template "{template}"' if template else ""))
+        return self.server.url(name)
+
+    async def drop_database(self, url: str) -> None:
+        """Removes a database, closing what is still connected to it."""
+        await self.execute(f'drop database if exists "{url.rpartition("/")[2]}" with (force)')
+
+    async def execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.server.url())
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
