@@ -1,0 +1,112 @@
+"""What happens around every request, as one pure ASGI layer."""
+
+import re
+import secrets
+import time
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+
+from libs.common.telemetry import HTTP_REQUESTS, HTTP_SECONDS, bind_trace, get_logger
+from libs.common.web.problems import INTERNAL, Problem, invalid, problem_response, too_large
+
+log = get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMiddleware:
+    """Request id and trace, text and size checks, 500, metrics and the access log.
+
+    It lies outside of FastAPI's exception handlers: what arrives here as an exception is a bug.
+    """
+
+    def __init__(self, app: ASGIApp, service: str, max_body: int) -> None:
+        self.app = app
+        self.service = service
+        self.max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        status = 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        with bound_contextvars(request_id=request_id), bind_trace(headers.get("traceparent")):
+            try:
+                refusal = _refuse_text(scope) or self._refuse_size(headers)
+                if refusal is not None:
+                    await problem_response(refusal)(scope, receive, send_marked)
+                else:
+                    await self.app(scope, self._limited(receive), send_marked)
+            except Exception:
+                log.exception("request failed", method=scope["method"], path=scope["path"])
+                if status:
+                    raise  # half an answer is out: the server must cut the connection
+                await problem_response(INTERNAL)(scope, receive, send_marked)
+            finally:
+                self._observe(scope, status or 499, time.perf_counter() - started)
+
+    def _refuse_size(self, headers: Headers) -> Problem | None:
+        length = headers.get("content-length", "")
+        return too_large(self.max_body) if length.isdecimal() and int(length) > self.max_body else None
+
+    def _limited(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def receive_limited() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > self.max_body:
+                    raise too_large(self.max_body)
+            return message
+
+        return receive_limited
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        HTTP_REQUESTS.labels(self.service, method, route, status).inc()
+        HTTP_SECONDS.labels(self.service, route).observe(seconds)
+        caller: dict[str, Any] = scope.get("superfan.caller", {})
+        log.info(
+            "request",
+            method=method,
+            path=scope["path"],
+            route=route,
+            status=status,
+            milliseconds=round(seconds * 1000, 2),
+            **caller,
+        )
+
+
+def _refuse_text(scope: Scope) -> Problem | None:
+    """PostgreSQL cannot store NUL, and what is not UTF-8 would be replaced silently."""
+    for part, raw in (("path", scope.get("raw_path") or b""), ("query", scope["query_string"])):
+        if b"%" not in raw and raw.isascii() and b"\0" not in raw:
+            continue
+        decoded = unquote_to_bytes(raw)
+        try:
+            decoded.decode()
+        except UnicodeDecodeError:
+            return invalid("is not UTF-8 text", parameter=part)
+        if b"\0" in decoded:
+            return invalid("holds a NUL character", parameter=part)
+    return None
