@@ -6,6 +6,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+__all__ = ["AsyncEngine", "AsyncSession", "Sessions", "is_transient", "make_engine", "make_sessions", "sqlstate"]
+
 Sessions = async_sessionmaker[AsyncSession]
 
 TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57", "25006", "58")

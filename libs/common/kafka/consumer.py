@@ -211,15 +211,17 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         stored = await self._stored.load(self.cluster_id, [(tp.topic, tp.partition) for tp in new])
         begins = await asyncio.wait_for(self._client.beginning_offsets(new), 15)
         ends = await asyncio.wait_for(self._client.end_offsets(new), 15)
-        positions = {tp: stored.get((tp.topic, tp.partition)) for tp in new}
-        resets: dict[TopicPartition, int] = {
-            tp: begins[tp] for tp, position in positions.items() if position is None or position > ends[tp]
-        }
-        if resets:
-            await self._stored.reset(self.cluster_id, {(tp.topic, tp.partition): at for tp, at in resets.items()})
+        positions: dict[TopicPartition, int] = {}
+        resets: dict[tuple[str, int], int] = {}
         for tp in new:
+            position = stored.get((tp.topic, tp.partition))
+            if position is None or position > ends[tp]:
+                position = resets[tp.topic, tp.partition] = begins[tp]
+            positions[tp] = position
+        if resets:
+            await self._stored.reset(self.cluster_id, resets)
+        for tp, position in positions.items():
             if tp in self._client.assignment():
-                position: int = resets[tp] if tp in resets else positions[tp]
                 self._client.seek(tp, max(position, begins[tp]))
                 self._positions[tp] = position
         return set(new)

@@ -106,9 +106,7 @@ class Producer:
                 outcomes[index] = NotConnectedError("the producer was closed")
             else:
                 failure = future.exception()
-                outcomes[index] = (
-                    error if error is None or isinstance(error, Exception) else NotConnectedError(str(error))
-                )
+                outcomes[index] = failure if isinstance(failure, Exception | None) else NotConnectedError(repr(failure))
         self._note(any(outcome is None for outcome in outcomes))
         return outcomes
 

@@ -1,0 +1,36 @@
+"""Calendar days: whole local days of a zone, and runs of days in a row."""
+
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta, timezone, tzinfo
+
+DAY = timedelta(days=1)
+
+
+def local_day(instant: datetime, zone: tzinfo) -> date:
+    """The calendar day of `instant` (with an offset) in `zone`."""
+    return instant.astimezone(zone).date()
+
+
+def offset_zone(minutes: int) -> tzinfo:
+    """The zone that is `minutes` ahead of UTC."""
+    return timezone(timedelta(minutes=minutes))
+
+
+def runs(days: Iterable[date]) -> Iterator[tuple[date, int]]:
+    """(first day, number of days) of every maximal run of days in a row, in order; repeats count once."""
+    start: date | None = None
+    length = 0
+    for day in sorted(set(days)):
+        if start is not None and day - start == length * DAY:
+            length += 1
+            continue
+        if start is not None:
+            yield start, length
+        start, length = day, 1
+    if start is not None:
+        yield start, length
+
+
+def longest_run(days: Iterable[date]) -> int:
+    """The length of the longest run of days in a row; 0 without any day."""
+    return max((length for _, length in runs(days)), default=0)
