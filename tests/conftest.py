@@ -1,10 +1,12 @@
 """Fixtures for all tests. Servers start only when a test asks for one, on free ports, and go with the run."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
+from libs.common.migrate import upgrade
+from tests.support.kafka import TestBroker
 from tests.support.postgres import TestServer
 
 
@@ -32,3 +34,38 @@ async def pg_url(pg_server: TestServer) -> AsyncIterator[str]:
     url = await pg_server.create_database()
     yield url
     await pg_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+async def service_templates() -> dict[str, str]:
+    """Names of databases that are migrated already, by service."""
+    return {}
+
+
+@pytest.fixture
+async def service_database(
+    pg_server: TestServer, service_templates: dict[str, str]
+) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+    """`await service_database("profile")`: the address of a fresh database with that service's tables."""
+    urls = []
+
+    async def make(service: str) -> str:
+        if service not in service_templates:
+            url = await pg_server.create_database()
+            await upgrade(url, service)
+            service_templates[service] = url.rpartition("/")[2]
+        urls.append(await pg_server.create_database(template=service_templates[service]))
+        return urls[-1]
+
+    yield make
+    for url in urls:
+        await pg_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+async def kafka() -> AsyncIterator[TestBroker]:
+    """A Kafka broker with all topics. A test that stops it starts it again."""
+    broker = TestBroker()
+    await broker.start()
+    yield broker
+    await broker.close()

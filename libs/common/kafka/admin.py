@@ -57,17 +57,20 @@ async def apply_topics(bootstrap: str, replication_factor: int = 1) -> list[str]
 
 async def end_offsets(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
     """The offset after the last record of every partition of `topics`; a missing topic has no entry."""
+    async with _admin(bootstrap) as admin:
+        # A consumer knows partitions of subscribed topics only.
+        described = await admin.describe_topics(list(topics))
+    partitions = [
+        TopicPartition(topic["topic"], partition["partition"])
+        for topic in described
+        for partition in topic["partitions"]
+    ]
+    if not partitions:
+        return {}
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="superfan-admin", enable_auto_commit=False)
     try:
         await consumer.start()
-        present = await consumer.topics()
-        partitions = [
-            TopicPartition(topic, partition)
-            for topic in topics
-            if topic in present
-            for partition in consumer.partitions_for_topic(topic) or ()
-        ]
-        ends = await consumer.end_offsets(partitions) if partitions else {}
+        ends = await consumer.end_offsets(partitions)
         return {(tp.topic, tp.partition): end for tp, end in ends.items()}
     finally:
         await consumer.stop()
