@@ -15,7 +15,7 @@ from libs.common.events.catalogue import (
     validate_event,
 )
 from libs.common.events.derived import ACTIVE_TYPES
-from libs.common.events.envelope import Data, Event, Trust
+from libs.common.events.envelope import Data, Event, Trust, identity_digest
 from libs.common.events.fields import (
     AccountName,
     Count,
@@ -55,6 +55,7 @@ __all__ = [
     "Trust",
     "Whole",
     "find_unstorable",
+    "identity_digest",
     "new_event",
     "parse_event",
     "problems",

@@ -1,5 +1,6 @@
 """All event types and topics, and the way from JSON to an event."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,7 +98,7 @@ def _types(union: object, direction: Literal["input", "derived"]) -> dict[str, E
 EVENT_TYPES: dict[str, EventType] = _types(Input, "input") | _types(Derived, "derived")
 
 UPCASTERS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""(type, version) → function that gives the event in the next version. It may change its argument."""
+"""(type, version) → function that gives the event in the next version, without changing its argument."""
 
 
 def schema_name(type_name: str, version: int) -> str:
@@ -110,8 +111,9 @@ def parse_event(raw: bytes | str) -> AnyEvent:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise _refusal("json_invalid", (), f"not JSON: {error}") from None
-    # All else that cannot be stored is no JSON for orjson.
+        pointer, reason = _json_fault(raw, error)
+        raise _refusal("json_invalid", (), reason, pointer) from None
+    # orjson takes nothing else that cannot be stored.
     if ("\\u0000" if isinstance(raw, str) else b"\\u0000") in raw:  # type: ignore[operator]
         _refuse_unstorable(value)
     return _validate(value)
@@ -183,8 +185,7 @@ def _upcast(value: dict[str, Any], event_type: EventType) -> dict[str, Any]:
             "unknown_version", ("dataschema",), f"Input should be {known}, an older version of it, or absent"
         )
     for old in range(version, event_type.version):
-        value = UPCASTERS[event_type.name, old](value)
-        value["dataschema"] = schema_name(event_type.name, old + 1)
+        value = {**UPCASTERS[event_type.name, old](value), "dataschema": schema_name(event_type.name, old + 1)}
     return value
 
 
@@ -192,6 +193,15 @@ def _refuse_unstorable(value: object) -> None:
     if found := find_unstorable(value):
         pointer, reason = found
         raise _refusal("unstorable", (), reason, pointer)
+
+
+def _json_fault(raw: bytes | str, error: orjson.JSONDecodeError) -> tuple[str, str]:
+    """orjson refuses NaN and unpaired surrogates without saying where they are."""
+    try:
+        lenient = json.loads(raw)
+    except (ValueError, RecursionError):
+        lenient = None
+    return find_unstorable(lenient) or ("", f"not JSON: {error}")
 
 
 def _refusal(kind: Any, loc: tuple[str, ...], reason: str, pointer: str | None = None) -> ValidationError:

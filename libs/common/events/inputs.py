@@ -244,7 +244,7 @@ class ContentPublished(InteractionEvent):
 
 
 class TraitsData(Data):
-    traits: dict[Id, Any] = Field(description="Trait name → value; null forgets a trait.")
+    traits: dict[Id, Any] = Field(description="Trait name → value, any JSON.")
 
 
 class ProfileTraits(Event):
