@@ -6,7 +6,6 @@ Written by the consumer's transaction and by HTTP writes that are events themsel
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -65,7 +64,7 @@ async def insert_new(session: AsyncSession, events: Sequence[AnyEvent], keep: Ke
             "received": [event.receivedtime for _, event in rows],
             "trust": [event.trust for _, event in rows],
             "backfill": [event.backfill for _, event in rows],
-            "data": [_data(event) if keep(event.type) else None for _, event in rows],
+            "data": [event.data_json().decode() if keep(event.type) else None for _, event in rows],
         },
     )
     fresh = {bytes(row[0]) for row in inserted}
@@ -82,10 +81,6 @@ async def insert_new(session: AsyncSession, events: Sequence[AnyEvent], keep: Ke
 def is_content(subject: str) -> bool:
     """Whether a subject names a piece of content, not a person."""
     return subject.startswith("content:")
-
-
-def _data(event: AnyEvent) -> str:
-    return orjson.dumps(event.data.model_dump(mode="json", exclude_none=True)).decode()
 
 
 async def _count_conflicts(

@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -30,7 +29,7 @@ class StartError(Exception):
 class Component:
     """A part of the process; each of the three calls may be left out.
 
-    `start` returns when the part is ready. `run` then runs beside the others for the life of the process: when it ends
+    `start` returns when the part is ready, and is cancelled when a signal comes before. `run` then runs beside the others for the life of the process: when it ends
     by itself, with or without an error, the whole process stops with exit code 1. `stop` asks the part to finish;
     `run` may then return, and is cancelled when there is no `stop`, or when `deadline` seconds are over.
     """
@@ -40,15 +39,6 @@ class Component:
     run: AsyncCall | None = None
     stop: AsyncCall | None = None
     deadline: float = 10
-
-    @classmethod
-    def of(cls, name: str, context: AbstractAsyncContextManager[Any], deadline: float = 10) -> "Component":
-        """A component from an async context manager."""
-
-        async def stop() -> None:
-            await context.__aexit__(None, None, None)
-
-        return cls(name, start=context.__aenter__, stop=stop, deadline=deadline)
 
 
 async def run(
@@ -108,7 +98,7 @@ async def _run_until(
                 await asyncio.wait({starting, signalled, *tasks}, return_when=asyncio.FIRST_COMPLETED)
                 if not starting.done():
                     starting.cancel()
-                    await asyncio.wait({starting})
+                    await asyncio.wait({starting}, timeout=component.deadline)
                     return signalled.done() or _report_ended(started)
                 if not _report_start(component, starting):
                     return False

@@ -34,7 +34,7 @@ EVENT_PARTITIONS = 8
 
 
 def make_metadata() -> MetaData:
-    """A service's own metadata with the common tables in it; constraints are named, so that migrations can name them."""
+    """A service's own metadata with the common tables in it; constraints get names that migrations can use."""
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 
 from libs.common.days import local_day
-from libs.common.events import EVENT_TYPES, AnyEvent
+from libs.common.events import ACTIVE_TYPES, EVENT_TYPES, AnyEvent
 
 FOLLOWING = {"follow": True, "unfollow": False}
 
@@ -66,4 +66,36 @@ def is_deed(event: AnyEvent) -> bool:
         event.subject is not None
         and not event.subject.startswith("content:")
         and EVENT_TYPES[event.type].direction == "input"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """What a user's facts say, over all his subjects."""
+
+    first_seen: datetime | None
+    last_seen: datetime | None
+    first_follow: datetime | None
+    following: bool
+    counts: dict[str, int]
+    active_days: list[date]
+
+
+def portray(seen: Iterable[Seen], counts: Iterable[tuple[date, str, int]]) -> Portrait:
+    """Merge the facts of all subjects of one user; `counts` are (local day, event type, number)."""
+    seen = list(seen)
+    totals: Counter[str] = Counter()
+    days = set()
+    for day, event_type, count in counts:
+        totals[event_type] += count
+        if event_type in ACTIVE_TYPES:
+            days.add(day)
+    newest = max((row.follow for row in seen if row.follow), default=None)
+    return Portrait(
+        first_seen=min((row.first_seen for row in seen), default=None),
+        last_seen=max((row.last_seen for row in seen), default=None),
+        first_follow=min((row.first_follow for row in seen if row.first_follow), default=None),
+        following=newest is not None and newest[3],
+        counts=dict(sorted(totals.items())),
+        active_days=sorted(days),
     )

@@ -90,25 +90,33 @@ async def page_users(session: AsyncSession, account: str, after: str, limit: int
     return [(row.user_id, list(row.subjects)) for row in rows]
 
 
-async def read_seen(session: AsyncSession, account: str, subjects: list[str]) -> dict[str, Any]:
-    """The fan row of each of `subjects` that has one."""
+async def read_seen(session: AsyncSession, account: str, subjects: list[str]) -> dict[str, Seen]:
+    """Firsts and lasts of each of `subjects` that has any."""
     rows = await session.execute(
         text("select * from fan where account = :account and subject = any(cast(:subjects as text[]))"),
         {"account": account, "subjects": subjects},
     )
-    return {row.subject: row for row in rows}
+    return {
+        row.subject: Seen(
+            row.first_seen,
+            row.last_seen,
+            row.first_follow,
+            (row.follow_time, row.follow_source, row.follow_id, row.following) if row.follow_time else None,
+        )
+        for row in rows
+    }
 
 
 async def read_counts(session: AsyncSession, account: str, subjects: list[str]) -> list[tuple[str, date, str, int]]:
     """(subject, day, type, count) of all days of `subjects`."""
     rows = await session.execute(
         text(
-            "select subject, day, type, count from activity_day"
+            "select subject, day, type, count as number from activity_day"
             " where account = :account and subject = any(cast(:subjects as text[]))"
         ),
         {"account": account, "subjects": subjects},
     )
-    return [(row.subject, row.day, row.type, row.count) for row in rows]
+    return [(row.subject, row.day, row.type, row.number) for row in rows]
 
 
 async def page_timeline(

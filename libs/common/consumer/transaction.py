@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
-from libs.common.config import UnknownAccountError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common import inbox
+from libs.common.config import UnknownAccountError
 from libs.common.consumer import offsets
 from libs.common.consumer.metrics import DEAD_LETTERS, EVENTS_APPLIED, EVENTS_REPEATED
 from libs.common.db import Sessions, is_transient

@@ -14,7 +14,7 @@ from libs.common.web.openapi import describe_errors
 from libs.common.web.problems import MOST_ERRORS, Problem, add_problem_handlers, pointer_to
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from libs.common.db import Sessions
 
 MIB = 1024 * 1024
 DAY = timedelta(hours=24)
@@ -28,7 +28,7 @@ def create_app(
     description: str,
     routers: Sequence[APIRouter],
     config: ConfigFile,
-    sessions: "async_sessionmaker[AsyncSession] | None" = None,
+    sessions: "Sessions | None" = None,
     state: Mapping[str, Any] | None = None,
     tags: Sequence[Mapping[str, str]] = (),
     max_body: int = MIB,

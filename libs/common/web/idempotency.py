@@ -15,14 +15,12 @@ from fastapi import Depends, Header, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Caller
+from libs.common.db import AsyncSession
 from libs.common.web.problems import Problem, conflict, pointer_to, problem_response
 
 T = TypeVar("T")
-
-DEFAULT_KEEP = timedelta(hours=24)
 
 
 class StoredAnswerError(Exception):

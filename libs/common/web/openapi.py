@@ -74,7 +74,7 @@ def describe_errors(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         schema = plain()
         components = schema.setdefault("components", {}).setdefault("schemas", {})
-        if "Problem" in components:
+        if components.get("Problem") is _SCHEMA:
             return schema
         components["Problem"] = _SCHEMA
         for unused in ("HTTPValidationError", "ValidationError"):

@@ -102,6 +102,8 @@ def pointer_to(path: Sequence[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
+_DISCONNECTED = bad_request("The client went away before the body was complete.", "client_closed_request")
+
 _CODES = {401: "unauthorized", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
 
 
@@ -115,7 +117,7 @@ def _from_http_exception(request: Request, exc: HTTPException) -> Problem:
         return Problem(405, "method_not_allowed", f"Allowed here: {allowed}.", headers={"Allow": allowed})
     cause = exc.__cause__
     if exc.status_code == 400 and isinstance(cause, ClientDisconnect):
-        return bad_request("The client went away before the body was complete.", "client_closed_request")
+        return _DISCONNECTED
     if exc.status_code == 400 and cause is not None:  # FastAPI could not parse the body
         reason = "it is nested too deeply" if isinstance(cause, RecursionError) else "it is not JSON in UTF-8"
         return bad_request(f"The body cannot be read: {reason}.", "malformed_json")
@@ -181,6 +183,11 @@ async def on_validation_error(_request: Request, exc: Exception) -> Response:
     return problem_response(_from_validation_error(exc))
 
 
+async def on_disconnect(_request: Request, _exc: Exception) -> Response:
+    return problem_response(_DISCONNECTED)
+
+
 def add_problem_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)

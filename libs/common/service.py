@@ -1,0 +1,138 @@
+"""The composition root that the four consumer services share: settings → engine, Kafka, app, worker → a process."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NoReturn
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from sqlalchemy import text
+
+from libs.common import process
+from libs.common.applied import router as applied_router
+from libs.common.config import Account, ConfigError, ConfigFile
+from libs.common.consumer import Applier, Handler, Worker
+from libs.common.consumer.offsets import StoredPositions
+from libs.common.db import Sessions, make_engine, make_sessions
+from libs.common.health import Health
+from libs.common.identity import UnknownUserError
+from libs.common.kafka import Producer
+from libs.common.migrate import upgrade
+from libs.common.outbox import Relay
+from libs.common.process import Component
+from libs.common.settings import DatabaseSettings, load_settings
+from libs.common.telemetry import configure_logging
+from libs.common.web import create_app, not_found
+from libs.common.web.problems import problem_response
+
+VERSION = "0.1.0"
+ROLES = ("api", "worker", "all", "migrate")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What makes a service itself; everything else is the same for all.
+
+    `make_handler` gets the look-up of an account by name and gives the use case of a batch. `keep_data` says of which
+    event types the content is stored.
+    """
+
+    name: str
+    title: str
+    description: str
+    routers: Sequence[APIRouter]
+    topics: Sequence[str]
+    make_handler: Callable[[Callable[[str], Account]], Handler]
+    keep_data: Callable[[str], bool]
+    tags: Sequence[Mapping[str, str]] = ()
+    keep_idempotency_keys_for_ever: bool = False
+
+    def build_app(self, config: ConfigFile, sessions: Sessions) -> FastAPI:
+        """The REST API over `sessions`."""
+        app = create_app(
+            service=self.name,
+            title=self.title,
+            version=VERSION,
+            description=self.description,
+            routers=[*self.routers, applied_router],
+            config=config,
+            sessions=sessions,
+            tags=self.tags,
+            keep_idempotency_keys=None if self.keep_idempotency_keys_for_ever else timedelta(hours=24),
+        )
+        app.add_exception_handler(UnknownUserError, _on_unknown_user)
+        return app
+
+    def make_applier(self, config: ConfigFile, sessions: Sessions) -> Applier:
+        """What applies batches to the database."""
+        return Applier(self.name, sessions, self.make_handler(config.account), self.keep_data)
+
+    def run(self, settings_type: type[DatabaseSettings], arguments: Sequence[str] = sys.argv[1:]) -> NoReturn:
+        """`python -m services.<name> api|worker|all|migrate`; never returns."""
+        if len(arguments) != 1 or arguments[0] not in ROLES:
+            sys.stderr.write(f"usage: python -m services.{self.name} {'|'.join(ROLES)}\n")
+            sys.exit(2)
+        role = arguments[0]
+        settings = load_settings(settings_type)
+        configure_logging(self.name, settings.log_format, settings.log_level)
+        if role == "migrate":
+            process.main(_migrate(settings.pg_url, self.name))
+        try:
+            config = ConfigFile(settings.config, self.name)
+        except ConfigError as error:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(2)
+        process.main(self._serve(role, settings, config))
+
+    async def _serve(self, role: str, settings: DatabaseSettings, config: ConfigFile) -> int:
+        engine = make_engine(settings.pg_url, settings.db_pool)
+        sessions = make_sessions(engine)
+        health = Health(self.name)
+
+        async def ping() -> None:
+            async with sessions() as session:
+                await session.execute(text("select 1"))
+
+        health.add_readiness("database", ping)
+        components = [
+            health.serve(settings.http_host, settings.metrics_port),
+            Component("configuration", run=config.poll),
+            Component("database", stop=engine.dispose, deadline=5),
+        ]
+        if role in ("worker", "all"):
+            producer = Producer(settings.kafka, f"superfan-{self.name}", linger_ms=5)
+            relay = Relay(self.name, sessions, producer)
+            worker = Worker(
+                self.name,
+                settings.kafka,
+                self.topics,
+                applier=self.make_applier(config, sessions),
+                positions=StoredPositions(self.name, sessions),
+                relay=relay,
+            )
+            health.add_liveness("consumer", worker.stuck)
+            health.add_readiness("consumer", worker.unready)
+            health.add_readiness("kafka", lambda: producer.problem)
+            components += [
+                Component("kafka producer", start=producer.start, stop=producer.stop, deadline=6),
+                Component("outbox relay", start=relay.start, stop=relay.stop),
+                Component("consumer", start=worker.start, stop=worker.stop, deadline=15),
+            ]
+        if role in ("api", "all"):
+            app = self.build_app(config, sessions)
+            components.append(process.serve_http(app, settings.http_host, settings.http_port))
+        return await process.run(components, stop_deadline=45, on_stopping=health.drain)
+
+    def openapi_app(self) -> FastAPI:
+        """The API without connections, for writing its OpenAPI document."""
+        return self.build_app(None, None)  # type: ignore[arg-type]
+
+
+async def _migrate(url: str, service: str) -> int:
+    await upgrade(url, service)
+    return 0
+
+
+async def _on_unknown_user(_request: Request, error: Exception) -> Response:
+    return problem_response(not_found(f"No event has named the user {error}.", "unknown_user"))

@@ -1,0 +1,6 @@
+"""python -m services.profile api|worker|all|migrate"""
+
+from services.profile.main import SERVICE
+from services.profile.settings import Settings
+
+SERVICE.run(Settings)

@@ -1,0 +1,101 @@
+"""profile over REST."""
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+
+from libs.common.auth import Caller, require
+from libs.common.days import longest_run
+from libs.common.db import AsyncSession
+from libs.common.events import EVENT_TYPES
+from libs.common.identity import resolve
+from libs.common.web import Cursor, Limit, Page, decode_cursor, invalid, make_page, problems
+from libs.common.web.database import ReadSessionDep
+from services.profile import domain, schemas, store
+
+router = APIRouter(tags=["users"])
+
+CallerDep = Annotated[Caller, Depends(require("profile:read"))]
+Ref = Annotated[str, Path(max_length=200, description="a user id or any subject", examples=["douyin:u42"])]
+
+
+@router.get("/v1/users", summary="All fans, page by page")
+async def list_users(
+    caller: CallerDep, session: ReadSessionDep, limit: Limit = 50, cursor: Cursor = None
+) -> Page[schemas.User]:
+    """Every fan with his full state, ordered by user id: the way an internal app keeps a copy."""
+    after = decode_cursor(cursor, (str,))[0] if cursor else ""
+    users = await store.page_users(session, caller.account.name, after, limit + 1)
+    return make_page(
+        await _read_users(session, caller.account.name, users), limit, lambda user: user, lambda user: (user.user_id,)
+    )
+
+
+@router.get("/v1/users/{ref}", summary="One fan", responses=problems(404))
+async def get_user(ref: Ref, caller: CallerDep, session: ReadSessionDep) -> schemas.User:
+    """The full state of one fan."""
+    user = await resolve(session, caller.account.name, ref)
+    return (await _read_users(session, user.account, [(user.user_id, list(user.subjects))]))[0]
+
+
+@router.get("/v1/users/{ref}/timeline", summary="What happened to one fan", responses=problems(404))
+async def list_timeline(
+    ref: Ref,
+    caller: CallerDep,
+    session: ReadSessionDep,
+    type: Annotated[list[str] | None, Query(description="only these event types", examples=[["follow"]])] = None,  # noqa: A002
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[schemas.TimelineEntry]:
+    """All events of all his subjects, newest first, including what other services concluded about him."""
+    unknown = sorted(set(type or ()) - EVENT_TYPES.keys())
+    if unknown:
+        raise invalid(f"no such event type: {', '.join(unknown)}", parameter="query/type")
+    before = None
+    if cursor:
+        time, digest = decode_cursor(cursor, (datetime, str))
+        try:
+            before = (time, bytes.fromhex(digest))
+        except ValueError:
+            raise invalid("is not a cursor of this list", parameter="query/cursor") from None
+    user = await resolve(session, caller.account.name, ref)
+    rows = await store.page_timeline(session, user.account, list(user.subjects), type, before, limit + 1)
+    return make_page(
+        rows,
+        limit,
+        lambda row: schemas.TimelineEntry.model_validate(row, from_attributes=True),
+        lambda row: (row.time, bytes(row.digest).hex()),
+    )
+
+
+async def _read_users(session: AsyncSession, account: str, users: list[tuple[str, list[str]]]) -> list[schemas.User]:
+    subjects = [subject for _, group in users for subject in group]
+    seen = await store.read_seen(session, account, subjects)
+    counts = defaultdict(list)
+    for subject, day, event_type, count in await store.read_counts(session, account, subjects):
+        counts[subject].append((day, event_type, count))
+    states = []
+    for user_id, group in users:
+        portrait = domain.portray(
+            [seen[subject] for subject in group if subject in seen],
+            [row for subject in group for row in counts[subject]],
+        )
+        days = portrait.active_days
+        states.append(
+            schemas.User(
+                user_id=user_id,
+                subjects=group,
+                first_seen=portrait.first_seen,
+                last_seen=portrait.last_seen,
+                first_follow=portrait.first_follow,
+                following=portrait.following,
+                counts=portrait.counts,
+                active_days=len(days),
+                longest_run=longest_run(days),
+                first_active_day=days[0] if days else None,
+                last_active_day=days[-1] if days else None,
+            )
+        )
+    return states
