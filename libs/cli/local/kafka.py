@@ -81,21 +81,34 @@ class KafkaServer:
     def _data(self) -> Path:
         return self.folder / "data"
 
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "server.properties"
+
     async def start(self) -> None:
-        """Formats the folder when it is new, and returns when the broker answers and is known to be ours."""
+        """Returns when the broker answers and is known to be ours."""
+        await self.prepare()
+        self.launch()
+        await self.ready()
+
+    async def prepare(self) -> None:
+        """Writes the settings and formats the folder when it is new."""
         controller_port, *more = free_ports(2)
         self.port = self.port or more[0]
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_version()
-        settings = self.folder / "server.properties"
-        settings.write_text(
+        self._settings.write_text(
             PROPERTIES.format(port=self.port, controller_port=controller_port, log_dirs=self._data.absolute())
         )
         if not (self._data / "meta.properties").exists():
             shutil.rmtree(self._data, ignore_errors=True)
-            await asyncio.to_thread(self._format, settings)
-        self.child = Child.spawn("kafka", self._command("kafka.Kafka", str(settings)), log=self.log, cwd=self.folder)
-        await self._wait()
+            await asyncio.to_thread(self._format)
+
+    def launch(self) -> Child:
+        """Starts the process."""
+        command = self._command("kafka.Kafka", str(self._settings))
+        self.child = Child.spawn("kafka", command, log=self.log, cwd=self.folder)
+        return self.child
 
     def _command(self, main: str, *arguments: str) -> list[str]:
         heap_dumps_off = ["-XX:-HeapDumpOnOutOfMemoryError"]
@@ -110,9 +123,9 @@ class KafkaServer:
             )
         mark.write_text(KAFKA_VERSION)
 
-    def _format(self, settings: Path) -> None:
+    def _format(self) -> None:
         # "--cluster-id=" in one word: as a word of its own an id that begins with "-" would be read as an option.
-        arguments = ["format", "--standalone", f"--cluster-id={uuid.uuid4().hex[:22]}", "-c", str(settings)]
+        arguments = ["format", "--standalone", f"--cluster-id={uuid.uuid4().hex[:22]}", "-c", str(self._settings)]
         command = self._command("kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -126,7 +139,8 @@ class KafkaServer:
         lines = (self._data / "meta.properties").read_text().splitlines()
         return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
 
-    async def _wait(self, seconds: float = 90) -> None:
+    async def ready(self, seconds: float = 90) -> None:
+        """Returns when the broker answers and is known to be ours."""
         from libs.common.kafka import cluster_id
 
         assert self.child is not None

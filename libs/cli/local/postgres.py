@@ -122,7 +122,13 @@ class PostgresServer:
         return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     async def start(self) -> None:
-        """Makes the cluster when there is none, and returns when the server answers and is known to be ours."""
+        """Returns when the server answers and is known to be ours."""
+        await self.prepare()
+        self.launch()
+        await self.ready()
+
+    async def prepare(self) -> None:
+        """Makes the cluster when there is none, checks its version, and picks a port."""
         await _stop_stale(self.cluster)
         secret = self.folder / "password"
         if not (self.cluster / "PG_VERSION").exists():
@@ -138,6 +144,9 @@ class PostgresServer:
                 "install that version or choose another data folder"
             )
         self.port = self.port or free_ports(1)[0]
+
+    def launch(self) -> Child:
+        """Starts the process."""
         command = [str(self.programs / "postgres"), "-D", str(self.cluster), "-p", str(self.port)]
         for setting in (
             "listen_addresses=127.0.0.1",
@@ -156,7 +165,7 @@ class PostgresServer:
             user=unprivileged_user(),
             stop_signal=signal.SIGINT,  # "fast": ends open sessions instead of waiting for them
         )
-        await self._wait()
+        return self.child
 
     def _make_cluster(self, secret: Path) -> None:
         user = unprivileged_user()
@@ -172,7 +181,8 @@ class PostgresServer:
             shutil.rmtree(self.cluster, ignore_errors=True)
             raise LaunchError(f"initdb failed: {done.stderr.strip()[-500:]}")
 
-    async def _wait(self, seconds: float = 60) -> None:
+    async def ready(self, seconds: float = 60) -> None:
+        """Returns when the server answers and is known to be ours."""
         import asyncpg
 
         assert self.child is not None

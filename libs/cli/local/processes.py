@@ -136,7 +136,8 @@ async def stop_marked(marks: Sequence[Mark], deadline: float = 10) -> int:
     """Ends processes of an earlier start, politely first; returns how many were still alive."""
     alive = [process for mark in marks if (process := mark.find())]
     for process in alive:
-        _signal(process, signal.SIGTERM)
+        # SIGTERM asks PostgreSQL to wait until its clients have gone.
+        _signal(process, signal.SIGINT if process.name() == "postgres" else signal.SIGTERM)
     await _until(lambda: not any(mark.find() for mark in marks), deadline)
     for mark in marks:
         if process := mark.find():

@@ -1,0 +1,92 @@
+"""How far each service is behind Kafka, and how to tell that all work is done."""
+
+import asyncio
+import importlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from libs.cli.local.processes import LaunchError
+from libs.cli.local.state import WITH_DATABASE
+
+Offsets = Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True)
+class Lag:
+    """One service: records not yet applied by topic, and events in its outbox that are not yet published."""
+
+    service: str
+    behind: dict[str, int]
+    outbox: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.behind.values()) + self.outbox
+
+
+class LagReader:
+    """Reads Kafka's end offsets and the offsets that the services keep in their databases."""
+
+    def __init__(self, run: dict[str, Any]) -> None:
+        self._bootstrap: str = run["kafka"]
+        self._databases: dict[str, str] = run["postgres"]
+        self._topics = {service: consumed_topics(service) for service in WITH_DATABASE}
+
+    async def ends(self) -> Offsets:
+        """The end of every partition that some service reads."""
+        from libs.common.kafka import end_offsets
+
+        topics = sorted({topic for topics in self._topics.values() for topic in topics})
+        return await end_offsets(self._bootstrap, topics)
+
+    async def read(self, ends: Offsets) -> list[Lag]:
+        """The lag of every service behind `ends`; each service's figures are of one snapshot."""
+        from libs.common.kafka import cluster_id
+
+        cluster = await cluster_id(self._bootstrap)
+        return list(await asyncio.gather(*(self._read(service, cluster, ends) for service in WITH_DATABASE)))
+
+    async def _read(self, service: str, cluster: str, ends: Offsets) -> Lag:
+        import asyncpg
+
+        connection = await asyncpg.connect(self._databases[service], timeout=10)
+        try:
+            rows = await connection.fetch(
+                "select topic, partition, next_offset, 0::bigint as waiting from consumer_offset where cluster_id = $1"
+                " union all select '', 0, 0, count(*) from outbox",
+                cluster,
+            )
+        finally:
+            await connection.close()
+        applied = {(row["topic"], row["partition"]): row["next_offset"] for row in rows if row["topic"]}
+        behind = dict.fromkeys(self._topics[service], 0)
+        for (topic, partition), end in ends.items():
+            if topic in behind:
+                behind[topic] += max(0, end - applied.get((topic, partition), 0))
+        return Lag(service, behind, sum(row["waiting"] for row in rows))
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when every service has applied everything and nothing new can come of it.
+
+        Why that holds: the ends are read, then each service has reached them with an empty outbox in one snapshot,
+        then the ends are read again. When they have not moved, no service had anything left from which to publish.
+        Raises LaunchError after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            ends = await self.ends()
+            lags = await self.read(ends)
+            if all(lag.total == 0 for lag in lags) and await self.ends() == ends:
+                return
+            if time.monotonic() > deadline:
+                late = ", ".join(f"{lag.service} {lag.total}" for lag in lags if lag.total)
+                raise LaunchError(f"not done after {seconds:.0f} s: {late or 'events keep coming'}")
+            await asyncio.sleep(0.1)
+
+
+def consumed_topics(service: str) -> tuple[str, ...]:
+    """The topics that a service reads, as its consumer declares them."""
+    topics: tuple[str, ...] = importlib.import_module(f"services.{service}.consumer").TOPICS
+    return topics

@@ -1,0 +1,135 @@
+"""The `superfan` command. Every command imports what it needs when it runs, so that `--help` is quick."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="superfan",
+    help="Runs the whole system on this machine and looks into a running one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+topics_app = typer.Typer(help="Kafka's topics.", no_args_is_help=True)
+key_app = typer.Typer(help="API keys.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(key_app, name="key")
+
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Data folder. [default: SUPERFAN_DATA, else .local of the repository]")
+]
+
+
+class PortChoice(StrEnum):
+    """How `up` chooses the services' ports."""
+
+    fixed = "fixed"
+    auto = "auto"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns what the user has to put right into one clear line and exit code 1."""
+    from libs.cli.local.processes import LaunchError
+
+    try:
+        yield
+    except LaunchError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def up(
+    data: Data = None,
+    config: Annotated[Path | None, typer.Option(help="A superfan.toml of your own.")] = None,
+    ports: Annotated[PortChoice, typer.Option(help="fixed: 8001 to 8005; auto: whatever is free.")] = PortChoice.fixed,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when everything is ready.")] = False,
+) -> None:
+    """Start PostgreSQL, Kafka and the five services; Ctrl-C stops them."""
+    from libs.cli.local import commands
+
+    with one_line_errors():
+        commands.up(data, config, ports.value, detach=detach)
+
+
+@app.command()
+def down(
+    data: Data = None,
+    wipe: Annotated[bool, typer.Option("--wipe", help="Also delete the data folder.")] = False,
+) -> None:
+    """Stop what runs."""
+    from libs.cli.local import commands
+
+    with one_line_errors():
+        commands.down(data, wipe=wipe)
+
+
+@app.command()
+def status(data: Data = None) -> None:
+    """Show every process, its address and whether it is ready; exit code 1 unless all are."""
+    from libs.cli.local import commands
+
+    with one_line_errors():
+        commands.status(data)
+
+
+@app.command()
+def lag(
+    data: Data = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when every service has applied everything.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that --wait may take.")] = 60,
+) -> None:
+    """Show how many records each service is behind Kafka and what its outbox still holds."""
+    from libs.cli.local import commands
+
+    with one_line_errors():
+        commands.lag(data, wait=wait, seconds=timeout)
+
+
+@app.command()
+def migrate(data: Data = None) -> None:
+    """Bring the databases of a running system up to date."""
+    from libs.cli.local import commands
+
+    with one_line_errors():
+        commands.migrate(data)
+
+
+@topics_app.command("apply")
+def topics_apply(
+    data: Data = None,
+    kafka: Annotated[
+        str | None, typer.Option(help="host:port; else SUPERFAN_KAFKA, else the running system's.")
+    ] = None,
+) -> None:
+    """Create the declared topics that are missing; topics that exist stay as they are."""
+    from libs.cli.local import commands
+
+    with one_line_errors():
+        commands.topics_apply(data, kafka)
+
+
+@key_app.command("new")
+def key_new(
+    account: Annotated[str, typer.Option(help="The account that the key belongs to.")],
+    key_id: Annotated[str, typer.Option("--id", help="Its name: a-z, 0-9 and -.")],
+    scopes: Annotated[
+        str, typer.Option(help="Separated by commas, such as events:write,profile:read; or all.")
+    ] = "all",
+    trust: Annotated[str, typer.Option(help="server, or client for a key that sits in an app.")] = "server",
+) -> None:
+    """Make an API key: prints it once, and the block for superfan.toml."""
+    from libs.cli.local import commands
+
+    with one_line_errors():
+        commands.key_new(account, key_id, scopes, trust)
+
+
+if __name__ == "__main__":
+    app()
