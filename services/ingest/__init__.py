@@ -1,0 +1,1 @@
+"""Takes events in over HTTP, from senders with a key and from platforms, and puts them into Kafka."""
