@@ -30,7 +30,7 @@ class FakeMessage:
     topic: str
     partition: int
     offset: int
-    value: bytes
+    value: bytes | None
     key: bytes | None = None
     timestamp: int = 0
 

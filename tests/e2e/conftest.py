@@ -1,0 +1,32 @@
+"""One whole system for the tests that can share it: each uses accounts of its own."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.postgres import TestServer
+from tests.support.system import System
+
+SHANGHAI = {"zone": "Asia/Shanghai"}
+BY_ACCOUNT_DAY = {"sign_in_day": "account"}
+ACCOUNTS = {
+    "demo": SHANGHAI,
+    "fire": SHANGHAI,
+    "kuairand": SHANGHAI,
+    "kuairand-shuffled": SHANGHAI,
+    "tigerbeetle": {**SHANGHAI, **BY_ACCOUNT_DAY},
+    "tigerbeetle-shuffled": {**SHANGHAI, **BY_ACCOUNT_DAY},
+    "tigerbeetle-utc": {"zone": "UTC", **BY_ACCOUNT_DAY},
+    "tigerbeetle-local": {**SHANGHAI, "sign_in_day": "user"},
+}
+
+
+@pytest.fixture(scope="session")
+async def system(pg_server: TestServer) -> AsyncIterator[System]:
+    """Five services, a broker and four databases."""
+    system = System(pg_server, ACCOUNTS)
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
