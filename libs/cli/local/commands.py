@@ -21,7 +21,7 @@ from libs.cli.local.progress import Progress
 from libs.cli.local.state import ROOT, SERVICES, WITH_DATABASE, Folder, data_folder
 from libs.cli.local.up import STEPS, PortChoice, System, run_system, service_environment
 
-STOP_SECONDS = 90
+STOP_SECONDS = 150
 
 
 def up(data: Path | None, config: Path | None, ports: PortChoice, *, detach: bool) -> None:

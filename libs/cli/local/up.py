@@ -27,6 +27,7 @@ KAFKA_PORT = 19092
 HTTP_PORTS = dict(zip(SERVICES, range(8001, 8006), strict=True))
 METRICS_PORTS = dict(zip(SERVICES, range(9001, 9006), strict=True))
 READY_SECONDS = 90
+STOP_SECONDS = 50  # a little more than a service takes at most
 RESTARTS, RESTART_WINDOW = 5, 60.0
 
 PortChoice = Literal["fixed", "auto"]
@@ -281,7 +282,7 @@ class System:
         self._state.phase = "stopping"
         self.folder.run_json.unlink(missing_ok=True)
         for group in (SERVICES[:1], WITH_DATABASE, ("kafka",), ("postgres",)):
-            await asyncio.gather(*(self._children[name].stop() for name in group if name in self._children))
+            await asyncio.gather(*(self._children[name].stop(STOP_SECONDS) for name in group if name in self._children))
         self.folder.forget()
         self.folder.release()
 

@@ -1,0 +1,45 @@
+# Everything below needs Python 3.11 or newer, make, and a package index that pip reaches. No Docker, Java or PostgreSQL.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check migrate openapi
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## Make .venv from the lock file (the other commands do it when they need it)
+
+.venv/.ready: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	@echo "making .venv: $$(grep -c '==' requirements-dev.lock) packages"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## Start PostgreSQL, Kafka and the five services; Ctrl-C stops them
+	@$(BIN)/superfan up $(ARGS)
+
+demo: setup ## Send a signed webhook of three fans to the running system and show each hop
+	@for fan in xiaolin xiaomei xiaoyu; do $(BIN)/superfan trigger douyin.follow --user $$fan $(ARGS) || exit 1; done
+
+test: setup ## Run the tests on a real Kafka and a real PostgreSQL that they start themselves
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Lint, types, import contracts, generated documents up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m libs.common.events docs --check docs/events.md
+	$(BIN)/python -m libs.cli.openapi --check
+	$(BIN)/python -m pip check
+
+migrate: setup ## Bring the databases of the running system up to date
+	@$(BIN)/superfan migrate $(ARGS)
+
+openapi: setup ## Write the generated documents: docs/openapi/*.json, docs/events.md
+	$(BIN)/python -m libs.cli.openapi
+	$(BIN)/python -m libs.common.events docs > docs/events.md
