@@ -60,7 +60,7 @@ def _to_utc(value: Any) -> datetime:
     # Compared before the conversion, which fails at the ends of the calendar.
     if not EARLIEST <= value <= LATEST:
         raise ValueError
-    return value.astimezone(UTC)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 @dataclass(frozen=True)
