@@ -1,0 +1,6 @@
+"""python -m services.rewards api|worker|all|migrate"""
+
+from services.rewards.main import SERVICE
+from services.rewards.settings import Settings
+
+SERVICE.run(Settings)

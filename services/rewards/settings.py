@@ -1,0 +1,11 @@
+"""rewards' settings, from variables that begin with SUPERFAN_REWARDS_."""
+
+from pydantic_settings import SettingsConfigDict
+
+from libs.common.settings import DatabaseSettings
+
+
+class Settings(DatabaseSettings):
+    """See libs.common.settings; rewards adds none of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="SUPERFAN_REWARDS_")
