@@ -1,0 +1,1 @@
+"""segmentation 用户分层: which layer of the audience each user is in, since when, and why."""

@@ -1,0 +1,6 @@
+"""python -m services.segmentation api|worker|all|migrate"""
+
+from services.segmentation.main import SERVICE
+from services.segmentation.settings import Settings
+
+SERVICE.run(Settings)

@@ -1,0 +1,153 @@
+"""segmentation's business actions; shared by whatever brings events."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from prometheus_client import Counter
+
+from libs.common import outbox
+from libs.common.config import Account
+from libs.common.days import local_day
+from libs.common.db import AsyncSession
+from libs.common.events import AnyEvent, new_event
+from services.segmentation import domain, store
+from services.segmentation.store import ActiveDay, MembershipChange, StateRow, UserKey
+
+SERVICE = "segmentation"
+
+MOVES = Counter(
+    "superfan_segment_moves_total",
+    "Moves of users decided, direction `entered` or `left`; counted again when a transaction is repeated",
+    ["service", "segment", "direction", "reason"],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A user's change of segment, the event that brought it up, and whether it came of imported history only."""
+
+    change: MembershipChange
+    cause: AnyEvent
+    backfill: bool
+
+
+async def record_activity(
+    session: AsyncSession, events: list[AnyEvent], now: datetime, account_of: Callable[[str], Account]
+) -> None:
+    """Add the active days in `events` to the facts; move the users who have a new one to where they belong now.
+
+    Transactions of one user in several topics meet at his locked state row. The days are read after the lock, so
+    whichever of them comes last sees the days of all.
+    """
+    causes: dict[ActiveDay, AnyEvent] = {}
+    for event in filter(domain.is_activity, events):
+        assert event.subject is not None
+        key = (event.account, event.subject, local_day(event.time, account_of(event.account).zone))
+        if key not in causes or (causes[key].backfill and not event.backfill):
+            causes[key] = event
+    new = await store.add_days(session, causes)
+    if new:
+        await _place_users(session, {key: causes[key] for key in new}, now, account_of)
+
+
+async def _place_users(
+    session: AsyncSession, new: Mapping[ActiveDay, AnyEvent], now: datetime, account_of: Callable[[str], Account]
+) -> None:
+    user_of = await store.find_users(session, {(account, subject) for account, subject, _ in new})
+    causes: dict[UserKey, dict[date, AnyEvent]] = defaultdict(dict)
+    for (account, subject, day), event in new.items():
+        causes[account, user_of[account, subject]][day] = event
+    rows = await store.lock_states(session, causes)
+    days = await store.read_days(session, causes)
+
+    updated, moves = [], []
+    for row in rows:
+        key = (row.account, row.user_id)
+        after, move = _decide(row, days[key], causes[key], now, account_of(row.account))
+        updated.append(after)
+        if move:
+            moves.append(move)
+    await store.update_states(session, updated)
+    await store.add_changes(session, [move.change for move in moves])
+    await outbox.add(session, [notice for move in moves for notice in _notices(move)])
+
+
+def _decide(
+    row: StateRow, days: list[date], causes: Mapping[date, AnyEvent], now: datetime, account: Account
+) -> tuple[StateRow, Move | None]:
+    """The row as it must become, and the move if the state differs from the one announced."""
+    # A transaction may have waited for another one that began after it, across a midnight: time never runs back.
+    now = max(now, row.updated_at or now)
+    today = local_day(now, account.zone)
+    activity = domain.sum_up(days)
+    assert activity is not None
+    placement = domain.lifecycle(days, today)
+    # An event may be dated tomorrow where clocks differ: then there is something to look at on that day.
+    ahead = min((day for day in days if day > today), default=None)
+    flips_on = min((day for day in (placement.flips_on, ahead) if day), default=None)
+    since = domain.midnight(placement.since_day, account.zone) if placement.since_day else None
+    left, entered = domain.segment_key(row.state), domain.segment_key(placement.state)
+    # Each of the two notices has a revision of its own.
+    revision = row.revision if left == entered else row.revision + sum(key is not None for key in (left, entered))
+    after = StateRow(
+        account=row.account,
+        user_id=row.user_id,
+        first_day=activity.first,
+        last_day=activity.last,
+        returned_day=activity.returned,
+        state=placement.state,
+        since=since,
+        flips_on=flips_on,
+        revision=revision,
+        updated_at=now,
+    )
+    if left == entered:
+        return after, None
+    without = domain.lifecycle((day for day in days if day not in causes), today)
+    change = MembershipChange(
+        account=row.account,
+        user_id=row.user_id,
+        layering=domain.LAYERING,
+        revision=revision,
+        segment_from=left,
+        segment_to=entered,
+        # Had he come to be here without these events, only nobody had looked?
+        reason="time_passed" if without.state == placement.state else "event",
+        initial=row.revision == 0,
+        since=since,
+        decided_at=now,
+    )
+    return after, Move(change, causes[max(causes)], all(event.backfill for event in causes.values()))
+
+
+def _notices(move: Move) -> Iterator[AnyEvent]:
+    change = move.change
+    entity = f"{change.user_id}/{change.layering}"
+    steps = [
+        (direction, key) for direction, key in (("left", change.segment_from), ("entered", change.segment_to)) if key
+    ]
+    for revision, (direction, segment) in enumerate(steps, change.revision - len(steps) + 1):
+        MOVES.labels(SERVICE, segment, direction, change.reason).inc()
+        notice = new_event(
+            f"segment.{direction}",
+            account=change.account,
+            source=SERVICE,
+            id=f"{entity}/{revision}",
+            subject=move.cause.subject,
+            time=change.decided_at,
+            received=change.decided_at,
+            data={
+                "segment": segment,
+                "entity": entity,
+                "revision": revision,
+                "since": change.since or change.decided_at,
+                "reason": change.reason,
+                "initial": change.initial,
+                "user_id": change.user_id,
+            },
+            traceparent=move.cause.traceparent,
+        )
+        notice.backfill = move.backfill
+        yield notice
