@@ -14,3 +14,6 @@ SERVICE = Service(
     keep_data=consumer.keep_data,
     tags=[{"name": "users", "description": "Fans, each with all subjects that belong to him."}],
 )
+
+
+openapi_app = SERVICE.openapi_app

@@ -6,7 +6,6 @@ The routes are taken from the apps themselves, so a new one cannot be forgotten:
 import importlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
