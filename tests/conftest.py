@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+import structlog
 
 from libs.common.migrate import upgrade
 from tests.support.kafka import TestBroker
@@ -17,6 +18,15 @@ def clean_environment() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("SUPERFAN_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> Iterator[None]:
+    """structlog's own default prints the local variables of every frame, which takes seconds per trace."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, renderer])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,10 @@ class StartError(Exception):
 class Component:
     """A part of the process; each of the three calls may be left out.
 
-    `start` returns when the part is ready, and is cancelled when a signal comes before. `run` then runs beside the others for the life of the process: when it ends
-    by itself, with or without an error, the whole process stops with exit code 1. `stop` asks the part to finish;
-    `run` may then return, and is cancelled when there is no `stop`, or when `deadline` seconds are over.
+    `start` returns when the part is ready; it is cancelled when a signal comes before. `run` then runs beside the
+    others for the life of the process: when it ends by itself, with or without an error, the whole process stops with
+    exit code 1. `stop` asks the part to finish; `run` may then return, and is cancelled when there is no `stop`, or
+    when `deadline` seconds are over.
     """
 
     name: str

@@ -143,7 +143,10 @@ def configure_logging(service: str, fmt: LogFormat = "json", level: LogLevel = "
         foreign: Processor = library_renderer
     else:
         last = [_redact_event]
-        own_renderer = foreign = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        own_renderer = foreign = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the default prints local variables: slow, and secrets
+        )
         factory = structlog.PrintLoggerFactory(file=sys.stderr)
 
     number = logging.getLevelNamesMapping()[level.upper()]

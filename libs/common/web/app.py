@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 DAY = timedelta(hours=24)
+MOST_LEVELS = 100  # of nesting in a body: far below what encoders and PostgreSQL can recurse
 
 
 def create_app(
@@ -76,17 +77,13 @@ def _operation_id(route: APIRoute) -> str:
 
 
 async def refuse_unstorable_text(request: Request) -> None:
-    """422 for what JSON allows and PostgreSQL does not: NUL, unpaired surrogates, NaN and Infinity."""
+    """422 for what parses as JSON and cannot be stored: NUL, unpaired surrogates, NaN, Infinity, absurd nesting."""
     body = getattr(request, "_json", None)  # only when FastAPI has parsed it; a route may read the raw body itself
     if body is None:
         return
-    errors = []
-    for path, reason in _unstorable(body):
-        errors.append({"pointer": pointer_to(path), "detail": reason})
-        if len(errors) == MOST_ERRORS:
-            break
+    errors = [{"pointer": pointer_to(path), "detail": reason} for path, reason in _unstorable(body)]
     if errors:
-        raise Problem(422, "invalid_request", "The request is not valid.", errors)
+        raise Problem(422, "invalid_request", "The request is not valid.", errors[:MOST_ERRORS])
 
 
 def _unstorable(body: Any) -> "list[tuple[tuple[str | int, ...], str]]":
@@ -102,6 +99,8 @@ def _unstorable(body: Any) -> "list[tuple[tuple[str | int, ...], str]]":
         elif isinstance(value, float):
             if not math.isfinite(value):
                 found.append((path, "is not a finite number"))
+        elif isinstance(value, dict | list) and len(path) == MOST_LEVELS:
+            found.append((path, f"is nested more than {MOST_LEVELS} levels deep"))
         elif isinstance(value, dict):
             for name, member in value.items():
                 if "\0" in name or (not name.isascii() and _has_surrogate(name)):

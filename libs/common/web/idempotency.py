@@ -10,17 +10,38 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
-import orjson
 from fastapi import Depends, Header, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
-from sqlalchemy import text
+from sqlalchemy import Interval, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from libs.common.auth import Caller
 from libs.common.db import AsyncSession
 from libs.common.web.problems import Problem, conflict, pointer_to, problem_response
 
 T = TypeVar("T")
+
+
+_FIND = text(
+    "select operation, request, status, response from idempotency_key where account = :account and key = :key"
+    " and (:keep is null or created_at > now() - :keep)"
+).bindparams(bindparam("keep", type_=Interval))
+
+_STORE = text(
+    "insert into idempotency_key (account, key, operation, request, status, response, created_at)"
+    " values (:account, :key, :operation, :request, :status, :response, now())"
+    # a row that is there is one that has expired
+    " on conflict (account, key) do update set operation = excluded.operation, request = excluded.request,"
+    " status = excluded.status, response = excluded.response, created_at = excluded.created_at"
+).bindparams(bindparam("request", type_=JSONB), bindparam("response", type_=JSONB))
+
+# Each answer stored takes a few expired ones away, so that no job is needed. It waits for nobody.
+_FORGET = text(
+    "with expired as (select account, key from idempotency_key where created_at < now() - :keep"
+    " order by created_at limit 20 for update skip locked)"
+    " delete from idempotency_key k using expired e where k.account = e.account and k.key = e.key"
+).bindparams(bindparam("keep", type_=Interval))
 
 
 class StoredAnswerError(Exception):
@@ -65,16 +86,8 @@ class Idempotency:
         operation = _operation(self._request)
         request = jsonable_encoder(body)
         await _lock(session, account, key)
-        await self._forget_expired(session, account, key)
-        stored = (
-            await session.execute(
-                text(
-                    "select operation, request, status, response from idempotency_key"
-                    " where account = :account and key = :key"
-                ),
-                {"account": account, "key": key},
-            )
-        ).one_or_none()
+        keep: timedelta | None = self._request.app.state.keep_idempotency_keys
+        stored = (await session.execute(_FIND, {"account": account, "key": key, "keep": keep})).one_or_none()
         if stored is not None:
             _check_same(stored.operation, stored.request, operation, request)
             raise StoredAnswerError(stored.status, stored.response)
@@ -85,30 +98,14 @@ class Idempotency:
                 result = await action()
         except Problem as problem:
             if problem.status < 500 and problem.status != 429:
-                await _store(session, {**row, "status": problem.status, "response": problem.document()})
+                await _store(session, {**row, "status": problem.status, "response": problem.document()}, keep)
                 await session.commit()  # the route ends with an exception, after which nothing would be committed
             raise
         route = self._request.scope["route"]
         status = self._response.status_code or route.status_code or 200
         content = jsonable_encoder(result, exclude_none=route.response_model_exclude_none)
-        await _store(session, {**row, "status": status, "response": content})
+        await _store(session, {**row, "status": status, "response": content}, keep)
         return result
-
-    async def _forget_expired(self, session: AsyncSession, account: str, key: str) -> None:
-        """Delete this key's answer when it is too old, and a few others on the way, so that no job is needed."""
-        keep: timedelta | None = self._request.app.state.keep_idempotency_keys
-        if keep is None:
-            return
-        await session.execute(
-            text(
-                "delete from idempotency_key where (account, key) in (select account, key from ("
-                " (select account, key from idempotency_key where created_at < now() - :keep"
-                " order by created_at limit 20 for update skip locked)"
-                " union select cast(:account as text), cast(:key as text)) expired)"
-                " and created_at < now() - :keep"
-            ),
-            {"keep": keep, "account": account, "key": key},
-        )
 
 
 IdempotencyDep = Annotated[Idempotency, Depends()]
@@ -162,19 +159,10 @@ def first_difference(first: Any, second: Any, path: tuple[str | int, ...] = ()) 
     return None if first == second and same_kind else pointer_to(path)
 
 
-async def _store(session: AsyncSession, row: dict[str, Any]) -> None:
-    values = {
-        **row,
-        "request": orjson.dumps(row["request"]).decode(),
-        "response": orjson.dumps(row["response"]).decode(),
-    }
-    await session.execute(
-        text(
-            "insert into idempotency_key (account, key, operation, request, status, response, created_at) values"
-            " (:account, :key, :operation, cast(:request as jsonb), :status, cast(:response as jsonb), now())"
-        ),
-        values,
-    )
+async def _store(session: AsyncSession, row: dict[str, Any], keep: timedelta | None) -> None:
+    await session.execute(_STORE, row)
+    if keep is not None:
+        await session.execute(_FORGET, {"keep": keep})
 
 
 async def on_stored_answer(_request: Request, exc: Exception) -> Response:
