@@ -1,0 +1,45 @@
+"""segmentation's database for the tests of this folder, emptied before each."""
+
+from collections.abc import AsyncIterator
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from libs.common.config import Account, UnknownAccountError
+from libs.common.db import Sessions, make_engine, make_sessions
+from libs.common.migrate import upgrade
+from services.segmentation.consumer import keep_data, make_handler
+from tests.support.folding import Log, empty
+from tests.support.postgres import TestServer
+
+ACCOUNTS = {
+    name: Account(name, ZoneInfo(zone), "CNY", name, "user")
+    for name, zone in {"demo": "Asia/Shanghai", "utc": "UTC", "kuairand": "Asia/Shanghai"}.items()
+}
+
+
+def account_of(name: str) -> Account:
+    if name not in ACCOUNTS:
+        raise UnknownAccountError(name)
+    return ACCOUNTS[name]
+
+
+@pytest.fixture(scope="module")
+async def database(pg_server: TestServer) -> AsyncIterator[Sessions]:
+    url = await pg_server.create_database()
+    await upgrade(url, "segmentation")
+    engine = make_engine(url, 10)
+    yield make_sessions(engine)
+    await engine.dispose()
+    await pg_server.drop_database(url)
+
+
+@pytest.fixture
+async def sessions(database: Sessions) -> Sessions:
+    await empty(database)
+    return database
+
+
+@pytest.fixture
+def log(sessions: Sessions) -> Log:
+    return Log("segmentation", sessions, make_handler(account_of), keep_data)

@@ -1,0 +1,77 @@
+"""Events of fans, and what segmentation has told about them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import text
+
+from libs.common.db import Sessions
+from libs.common.events import AnyEvent, new_event
+from libs.common.identity import add_subjects
+from tests.support.folding import NOW
+
+DATA: dict[str, dict[str, Any]] = {
+    "view": {"content_id": "c1", "watch_ms": 1, "duration_ms": 2},
+    "order.paid": {"order_id": "o1", "amount_minor": 100, "currency": "CNY"},
+    "comment": {"comment_id": "m1"},
+}
+
+
+def event(
+    id: str,  # noqa: A002
+    days_ago: float,
+    *,
+    type: str = "like",  # noqa: A002
+    subject: str | None = "douyin:u1",
+    account: str = "demo",
+    now: datetime = NOW,
+    backfill: bool = False,
+    traceparent: str | None = None,
+) -> AnyEvent:
+    """What a fan did `days_ago` days before `now` (20:00 in Shanghai on 2026-06-15)."""
+    made = new_event(
+        type,
+        account=account,
+        source="/t",
+        id=id,
+        subject=subject,
+        platform="douyin",
+        time=now - timedelta(days=days_ago),
+        received=now,
+        data=DATA.get(type, {}),
+        traceparent=traceparent,
+    )
+    made.backfill = backfill
+    return made
+
+
+async def link(sessions: Sessions, account: str, user_id: str, *subjects: str) -> None:
+    """Make the subjects one user."""
+    async with sessions() as session, session.begin():
+        await add_subjects(session, [(account, subject) for subject in subjects])
+        await session.execute(
+            text(
+                "update alias set user_id = :user_id where account = :account"
+                " and subject = any(cast(:subjects as text[]))"
+            ),
+            {"account": account, "user_id": user_id, "subjects": list(subjects)},
+        )
+
+
+async def notices(sessions: Sessions, user_id: str | None = None) -> list[dict[str, Any]]:
+    """The events in the outbox, in the order in which they were added."""
+    async with sessions() as session:
+        values = (await session.execute(text("select value from outbox order by id"))).scalars()
+        found = [orjson.loads(value) for value in values]
+    return [notice for notice in found if user_id is None or notice["data"]["user_id"] == user_id]
+
+
+def told(notice: dict[str, Any]) -> tuple[str, str, int, str, bool]:
+    """(direction, segment, revision, reason, initial)."""
+    data = notice["data"]
+    return notice["type"], data["segment"], data["revision"], data["reason"], data["initial"]
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
