@@ -85,7 +85,7 @@ async def check_effects(system: System, acknowledged: list[dict[str, Any]], sour
     earning = Counter(types.values())
     entries = await system.query(
         "rewards",
-        "select count(*), count(distinct event) from ledger_entry l join holder h using (account, account_ref)"
+        "select count(*), count(distinct event_digest) from ledger_entry l join holder h using (account, account_ref)"
         " where account = $1 and subject like $2",
         account,
         subjects,
