@@ -177,7 +177,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+        reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address
+        raise StartError(f"cannot listen on {host} port {port}: {reason}") from None
 
 
 class HttpServer:

@@ -5,6 +5,7 @@ Every metric carries a `service` label, because several services may live in one
 never hold an account or a user.
 """
 
+import json
 import logging
 import re
 import secrets
@@ -100,8 +101,10 @@ def redact(text: str) -> str:
 
 def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = "[hidden]" if _SECRET_FIELD.search(name) else redact(value)
+        if _SECRET_FIELD.search(name):
+            event[name] = "[hidden]"
+        elif isinstance(value, str):
+            event[name] = redact(value)
     return event
 
 
@@ -113,7 +116,10 @@ def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def _to_json(event: EventDict, **_options: Any) -> bytes:
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer over 64 bits, a lone surrogate: rare, and no reason to lose the entry
+        return json.dumps(event, default=str).encode()
 
 
 def configure_logging(service: str, fmt: LogFormat = "json", level: LogLevel = "info") -> None:
@@ -131,9 +137,9 @@ def configure_logging(service: str, fmt: LogFormat = "json", level: LogLevel = "
         add_service,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
-    last: list[Processor]
+    last: list[Processor] = [structlog.processors.format_exc_info, _redact_event]
     if fmt == "json":
-        last = [structlog.processors.format_exc_info, _redact_event, structlog.processors.EventRenamer("message")]
+        last.append(structlog.processors.EventRenamer("message"))
         own_renderer: Processor = structlog.processors.JSONRenderer(serializer=_to_json)
         factory: Any = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
 
@@ -142,7 +148,6 @@ def configure_logging(service: str, fmt: LogFormat = "json", level: LogLevel = "
 
         foreign: Processor = library_renderer
     else:
-        last = [_redact_event]
         own_renderer = foreign = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             exception_formatter=structlog.dev.plain_traceback,  # the default prints local variables: slow, and secrets
