@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.postgres import TestServer
-from tests.support.system import System
+from tests.support.services import System
 
 SHANGHAI = {"zone": "Asia/Shanghai"}
 BY_ACCOUNT_DAY = {"sign_in_day": "account"}

@@ -19,7 +19,7 @@ from libs.common.identity import user_id_of
 from libs.common.migrate import upgrade
 from tests.support.folding import NOW, Log
 from tests.support.postgres import TestServer
-from tests.support.system import SERVICES, WITH_DATABASE
+from tests.support.services import SERVICES, WITH_DATABASE
 
 SUBJECT = "douyin:u1"
 USER_ID = user_id_of("demo", SUBJECT)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.postgres import TestServer
-from tests.support.system import WITH_DATABASE, System
+from tests.support.services import WITH_DATABASE, System
 
 ACCOUNT = "fire"
 SUBSCRIBED = {

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from libs.common.migrate import downgrade, is_ours, upgrade
-from tests.support.system import WITH_DATABASE
+from tests.support.services import WITH_DATABASE
 
 
 @pytest.mark.parametrize("service", WITH_DATABASE)

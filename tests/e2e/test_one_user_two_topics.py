@@ -14,7 +14,7 @@ from libs.common.events import AnyEvent, new_event
 from libs.common.migrate import upgrade
 from tests.support.folding import NOW, Log, rows
 from tests.support.postgres import TestServer
-from tests.support.system import WITH_DATABASE
+from tests.support.services import WITH_DATABASE
 
 ROUNDS = 250
 """For each of the four services: 1,000 rounds in all."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.realdata import load_events, load_expected, shuffled_with_repeats
-from tests.support.system import System
+from tests.support.services import System
 
 KUAIRAND_TYPES = ("view", "like", "comment", "share", "follow")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.system import SERVICES, System
+from tests.support.services import SERVICES, System
 
 
 @pytest.mark.parametrize("service", SERVICES)
