@@ -1,68 +1,167 @@
-"""A whole system, started by the command that people use."""
+"""The five services as real processes on a broker of their own, for tests of the whole."""
 
-import json
+import asyncio
 import os
-import subprocess
+import signal
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
+import asyncpg
+import httpx
 
-ROOT = Path(__file__).resolve().parents[2]
+from libs.cli.local.lag import LagReader
+from libs.cli.local.processes import Child, free_ports
+from libs.common.config import SCOPES, hash_key, make_key
+from libs.common.migrate import upgrade
+from tests.support.kafka import TestBroker
+from tests.support.postgres import TestServer
+
+SERVICES = ("ingest", "profile", "segmentation", "engagement", "rewards")
+WITH_DATABASE = SERVICES[1:]
+DOUYIN_SECRET = "douyin-secret"
 
 
-class LocalSystem:
-    """`superfan` on one data folder. Every call is bounded in time."""
+class System:
+    """Starts on free ports; `accounts` maps names to their settings in superfan.toml (zone, sign_in_day, …)."""
 
-    def __init__(self, data: Path, env: Mapping[str, str] | None = None) -> None:
-        self.data = data
-        self.env = {**os.environ, **(env or {})}
+    def __init__(self, server: TestServer, accounts: Mapping[str, Mapping[str, str]]) -> None:
+        self.broker = TestBroker()
+        self.databases: dict[str, str] = {}
+        self.keys = {name: make_key(name, f"secret-of-{name}") for name in accounts}
+        self.folder = Path(tempfile.mkdtemp(prefix="superfan-tests-system-"))
+        self.children: dict[str, Child] = {}
+        self.http = httpx.AsyncClient(timeout=30)
+        self._server = server
+        self._accounts = accounts
+        self._ports: dict[str, tuple[int, int]] = {}
 
-    def cli(self, *arguments: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
-        """Runs `superfan ARGUMENTS --data …`; its output is in `stdout` and `stderr`."""
-        return subprocess.run(
-            [sys.executable, "-m", "libs.cli.main", *arguments, "--data", str(self.data)],
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
+    async def start(self) -> None:
+        """Broker, databases, then every service in role `all`; returns when all are ready."""
+        self._write_config()
+        await self.broker.start()
+        for service in WITH_DATABASE:
+            self.databases[service] = await self._server.create_database()
+            await upgrade(self.databases[service], service)
+        for service in SERVICES:
+            await self.spawn(service)
+        await self.wait_ready()
+
+    async def stop(self) -> None:
+        """End everything that was started."""
+        await self.http.aclose()
+        for child in self.children.values():
+            if child.running and child.popen:
+                child.popen.send_signal(signal.SIGCONT)
+        await asyncio.gather(*(child.stop() for child in self.children.values()))
+        await self.broker.close()
+
+    async def spawn(self, service: str, role: str = "all", name: str | None = None) -> Child:
+        """Start a process of `service`; a `name` of its own gives it ports of its own."""
+        name = name or service
+        if name not in self._ports:
+            http_port, metrics_port = free_ports(2)
+            self._ports[name] = (http_port, metrics_port)
+        prefix = f"SUPERFAN_{service.upper()}_"
+        env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("SUPERFAN_")},
+            "SUPERFAN_CONFIG": str(self.folder / "superfan.toml"),
+            "SUPERFAN_KAFKA": self.broker.bootstrap,
+            "SUPERFAN_LOG_FORMAT": "console",
+            f"{prefix}HTTP_PORT": str(self._ports[name][0]),
+            f"{prefix}METRICS_PORT": str(self._ports[name][1]),
+        }
+        if service in self.databases:
+            env[f"{prefix}PG_URL"] = self.databases[service]
+        command = [sys.executable, "-m", f"services.{service}", role]
+        self.children[name] = Child.spawn(
+            name, command, log=self.folder / f"{name}.log", env=env, cwd=Path(__file__).parents[2]
         )
+        return self.children[name]
 
-    def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Starts on free ports and returns when all is ready, or has failed."""
-        return self.cli("up", "--ports", "auto", "--detach", *arguments)
+    async def wait_ready(self, names: Iterable[str] = SERVICES, seconds: float = 60) -> None:
+        """Until the processes of these names are ready."""
+        for name in names:
+            async with asyncio.timeout(seconds):
+                while not await self._is_ready(name):
+                    self.children[name].check()
+                    await asyncio.sleep(0.1)
 
-    def must_start(self, *arguments: str) -> dict[str, Any]:
-        """Starts and returns run.json."""
-        done = self.up(*arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return self.run
+    async def _is_ready(self, name: str) -> bool:
+        try:
+            return (await self.http.get(f"http://127.0.0.1:{self._ports[name][1]}/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
 
-    @property
-    def run(self) -> dict[str, Any]:
-        """The content of run.json."""
-        content: dict[str, Any] = json.loads((self.data / "run.json").read_text())
-        return content
+    def url(self, service: str, path: str = "") -> str:
+        return f"http://127.0.0.1:{self._ports[service][0]}{path}"
 
-    def pids(self) -> dict[str, int]:
-        """The process ids of `launcher`, `postgres`, `kafka` and the services, as last written down."""
-        state = json.loads((self.data / "state.json").read_text())
-        return {name: mark["pid"] for name, mark in {"launcher": state["launcher"], **state["processes"]}.items()}
+    async def get(self, service: str, path: str, account: str, **parameters: Any) -> Any:
+        """The JSON answer of a GET that must succeed."""
+        response = await self.http.get(self.url(service, path), params=parameters, headers=self.authorization(account))
+        assert response.status_code == 200, (path, response.status_code, response.text)
+        return response.json()
 
-    def process(self, name: str) -> psutil.Process:
-        """A process that runs; raises psutil.NoSuchProcess."""
-        return psutil.Process(self.pids()[name])
+    async def pages(self, service: str, path: str, account: str, **parameters: Any) -> list[Any]:
+        """All items of a list."""
+        items: list[Any] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await self.get(service, path, account, limit=1000, **cursor, **parameters)
+            items += page["items"]
+            if not page["has_more"]:
+                return items
+            cursor = {"cursor": page["next_cursor"]}
 
-    def processes(self) -> list[psutil.Process]:
-        """All processes but the launcher's."""
-        return [psutil.Process(pid) for name, pid in self.pids().items() if name != "launcher"]
+    def authorization(self, account: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[account]}"}
 
-    def wipe(self) -> None:
-        """Stops everything and deletes the data."""
-        if self.data.exists():
-            done = self.cli("down", "--wipe")
-            assert done.returncode == 0, done.stdout + done.stderr
+    async def post(self, account: str, events: list[dict[str, Any]], chunk: int = 500) -> None:
+        """Hand `events` to ingest until each is acknowledged; a refusal of one is an error of the test."""
+        for start in range(0, len(events), chunk):
+            while True:
+                response = await self.http.post(
+                    self.url("ingest", "/v1/events"),
+                    json=events[start : start + chunk],
+                    headers={**self.authorization(account), "Content-Type": "application/cloudevents-batch+json"},
+                )
+                if response.status_code != 503:
+                    break
+                await asyncio.sleep(0.2)
+            assert response.status_code == 202, response.text
+            body = response.json()
+            assert all(result["status"] == "accepted" for result in body["results"]), response.text
+
+    async def applied(self, seconds: float = 240) -> None:
+        """Until every service has applied everything that was acknowledged and published all that came of it."""
+        await LagReader({"kafka": self.broker.bootstrap, "postgres": self.databases}).wait(seconds)
+
+    async def query(self, service: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """Rows of a service's database."""
+        connection = await asyncpg.connect(self.databases[service])
+        try:
+            return [tuple(row) for row in await connection.fetch(statement, *arguments)]
+        finally:
+            await connection.close()
+
+    async def event_ids(self, service: str, account: str, source: str) -> Counter[str]:
+        """The ids that a service has in its history."""
+        rows = await self.query(service, "select id from event where account = $1 and source = $2", account, source)
+        return Counter(row[0] for row in rows)
+
+    def _write_config(self) -> None:
+        lines = []
+        for name, settings in self._accounts.items():
+            lines += [f"[accounts.{name}]", *(f'{key} = "{value}"' for key, value in settings.items())]
+        for name, key in self.keys.items():
+            scopes = ", ".join(f'"{scope}"' for scope in SCOPES)
+            lines += ["[[keys]]", f'id = "{name}"', f'account = "{name}"', f'sha256 = "{hash_key(key)}"']
+            lines += [f"scopes = [{scopes}]"]
+        (self.folder / "douyin").write_text(DOUYIN_SECRET)
+        first = next(iter(self._accounts))
+        lines += ["[[sources]]", 'id = "douyin-test"', f'account = "{first}"', 'platform = "douyin"']
+        lines += ['id_space = "douyin"', 'secret_files = ["douyin"]']
+        (self.folder / "superfan.toml").write_text("\n".join(lines) + "\n")
