@@ -17,3 +17,6 @@ SERVICE = Service(
         {"name": "segments", "description": "Segments, their sizes and their members."},
     ],
 )
+
+
+openapi_app = SERVICE.openapi_app

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.days import DAY
 from services.segmentation.domain import Activity, State, Thresholds
 
 ActiveDay = tuple[str, str, date]
@@ -201,11 +200,16 @@ async def page_members(
     session: AsyncSession, account: str, state: State, day: date, thresholds: Thresholds, after: str, limit: int
 ) -> list[tuple[str, Activity]]:
     """The next users by id after `after` who are in `state` on `day`, with what puts them there; up to `limit`."""
-    most_idle = {"lost": None, "dormant": thresholds.lost}.get(state, thresholds.quiet)
+    # The same as the state says, in a form that an index can serve.
+    least_idle, most_idle = {
+        "lost": (thresholds.lost + 1, None),
+        "dormant": (thresholds.quiet + 1, thresholds.lost),
+    }.get(state, (0, thresholds.quiet))
     rows = await session.execute(
         text(
             f"{PLACED} select user_id, first_day, last_day, returned_day from placed where state = :state"
-            " and (cast(:earliest as date) is null or last_day >= :earliest) and user_id > :after"
+            " and last_day >= coalesce(cast(:day as date) - cast(:most_idle as int), '-infinity')"
+            " and last_day <= cast(:day as date) - cast(:least_idle as int) and user_id > :after"
             " order by user_id limit :limit"
         ),
         {
@@ -214,7 +218,8 @@ async def page_members(
             "quiet": thresholds.quiet,
             "lost": thresholds.lost,
             "state": state,
-            "earliest": None if most_idle is None else day - most_idle * DAY,
+            "least_idle": least_idle,
+            "most_idle": most_idle,
             "after": after,
             "limit": limit,
         },
