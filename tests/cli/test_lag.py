@@ -30,14 +30,16 @@ async def catch_up(reader: LagReader, run: dict[str, Any], broker: TestBroker) -
     ends = await reader.ends()
     cluster = await broker.cluster_id()
     for service, url in run["postgres"].items():
-        for (topic, partition), end in ends.items():
-            if topic in consumed_topics(service):
-                await execute(
-                    url,
-                    "insert into consumer_offset values ($1, $2, $3, $4)"
-                    " on conflict (cluster_id, topic, partition) do update set next_offset = excluded.next_offset",
-                    *(cluster, topic, partition, end),
-                )
+        topics = consumed_topics(service)
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.executemany(
+                "insert into consumer_offset values ($1, $2, $3, $4)"
+                " on conflict (cluster_id, topic, partition) do update set next_offset = excluded.next_offset",
+                [(cluster, topic, partition, end) for (topic, partition), end in ends.items() if topic in topics],
+            )
+        finally:
+            await connection.close()
 
 
 @pytest.fixture
