@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -99,9 +100,14 @@ def redact(text: str) -> str:
     return _SECRET_TEXT.sub(_hide, text) if "sf_" in text or "://" in text else text
 
 
+@lru_cache(maxsize=1000)
+def _is_secret(field: str) -> bool:
+    return _SECRET_FIELD.search(field) is not None
+
+
 def _redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for name, value in event.items():
-        if _SECRET_FIELD.search(name):
+        if _is_secret(name):
             event[name] = "[hidden]"
         elif isinstance(value, str):
             event[name] = redact(value)
@@ -159,7 +165,7 @@ def configure_logging(service: str, fmt: LogFormat = "json", level: LogLevel = "
         processors=[*shared, *last, own_renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=factory,
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
