@@ -5,7 +5,7 @@ from base64 import b32encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from libs.common.events import AnyEvent
 
@@ -16,7 +16,12 @@ Lang = Literal["zh", "en"]
 JourneyKey = Literal["welcome"]
 Outcome = Literal["sent", "skipped"]
 Reason = Literal["already_welcomed", "backfilled", "too_old", "not_following"]
-REASONS: tuple[Reason, ...] = get_args(Reason)
+REASONS: Mapping[Reason, str] = {
+    "already_welcomed": "the user has had this message",
+    "backfilled": "the follow was imported as history",
+    "too_old": "the follow is as old as the maximum age, or older",
+    "not_following": "a newer unfollow of the same subject is known",
+}
 """Why a welcome is not sent, in the order in which it is asked."""
 
 FOLLOWING = {"follow": True, "unfollow": False}

@@ -130,14 +130,19 @@ async def add_decisions(session: AsyncSession, journey: Journey, rows: Sequence[
     """Keep decisions with their reasons and values; one statement."""
     await session.execute(
         text(
-            "insert into decision (account, subject, event_digest, journey, journey_version, step, channel, purpose,"
-            " user_id, revision, outcome, reason, values, message_id, event_time, decided_at)"
-            " select account, subject, event_digest, :journey, :version, :step, :channel, :purpose,"
-            " user_id, revision, outcome, reason, cast(n.values as jsonb), message_id, event_time, :now"
+            "insert into decision (account, subject, event_digest, journey, decision_id, journey_version, step,"
+            " channel, purpose, user_id, revision, outcome, reason, values, message_id, event_source,"
+            " event_id, event_time, decided_at)"
+            " select account, subject, event_digest, :journey, decision_id, :version, :step,"
+            " :channel, :purpose, user_id, revision, outcome, reason, cast(n.values as jsonb), message_id,"
+            " event_source, event_id, event_time, :now"
             " from unnest(cast(:account as text[]), cast(:subject as text[]), cast(:event_digest as bytea[]),"
-            " cast(:user_id as text[]), cast(:revision as bigint[]), cast(:outcome as text[]), cast(:reason as text[]),"
-            " cast(:values as text[]), cast(:message_id as text[]), cast(:event_time as timestamptz[]))"
-            " as n(account, subject, event_digest, user_id, revision, outcome, reason, values, message_id, event_time)"
+            " cast(:decision_id as text[]), cast(:user_id as text[]), cast(:revision as bigint[]),"
+            " cast(:outcome as text[]), cast(:reason as text[]), cast(:values as text[]),"
+            " cast(:message_id as text[]), cast(:event_source as text[]), cast(:event_id as text[]),"
+            " cast(:event_time as timestamptz[]))"
+            " as n(account, subject, event_digest, decision_id, user_id, revision, outcome, reason, values,"
+            " message_id, event_source, event_id, event_time)"
         ),
         {
             "journey": journey.key,
@@ -149,12 +154,15 @@ async def add_decisions(session: AsyncSession, journey: Journey, rows: Sequence[
             "account": [row.follow.account for row in rows],
             "subject": [row.subject for row in rows],
             "event_digest": [row.follow.digest for row in rows],
+            "decision_id": [row.decision_id for row in rows],
             "user_id": [row.user_id for row in rows],
             "revision": [row.revision for row in rows],
             "outcome": [row.outcome for row in rows],
             "reason": [row.verdict.reason for row in rows],
             "values": [orjson.dumps(row.verdict.values).decode() for row in rows],
             "message_id": [row.message_id for row in rows],
+            "event_source": [row.follow.source for row in rows],
+            "event_id": [row.follow.id for row in rows],
             "event_time": [row.follow.time for row in rows],
         },
     )
@@ -186,10 +194,10 @@ async def page_decisions(
     session: AsyncSession,
     account: str,
     filters: Mapping[str, Any],
-    before: tuple[datetime, bytes, str] | None,
+    before: tuple[datetime, int, str] | None,
     limit: int,
 ) -> list[Any]:
-    """Decisions, newest first, older than `before` (decided_at, event_digest, journey); up to `limit`.
+    """Decisions, newest first, older than `before` (decided_at, revision, decision_id); up to `limit`.
 
     `filters` may hold subjects, journey, outcome, reason, known_at; None stands for all.
     """
@@ -203,13 +211,14 @@ async def page_decisions(
     given = {name: value for name, value in filters.items() if value is not None}
     where = " and ".join(["account = :account", *(conditions[name] for name in given)])
     if before:
-        where += " and (decided_at, event_digest, journey) < (:time, :digest, :key)"
-        given |= dict(zip(("time", "digest", "key"), before, strict=True))
+        where += " and (decided_at, revision, decision_id) < (:time, :revision, :id)"
+        given |= dict(zip(("time", "revision", "id"), before, strict=True))
     rows = await session.execute(
         text(
-            "select event_digest, subject, user_id, journey, journey_version, step, channel, purpose, outcome, reason,"
-            f" values, message_id, revision, event_time, decided_at from decision where {where}"
-            " order by decided_at desc, event_digest desc, journey desc limit :limit"
+            "select decision_id, subject, user_id, journey, journey_version, step, channel, purpose,"
+            " outcome, reason, values, message_id, revision, event_source, event_id, event_time, decided_at"
+            f" from decision where {where}"
+            " order by decided_at desc, revision desc, decision_id desc limit :limit"
         ),
         {**given, "account": account, "limit": limit},
     )

@@ -30,14 +30,15 @@ def upgrade() -> None:
     op.execute("""
         create table decision (
             account text not null, subject text not null, event_digest bytea not null, journey text not null,
-            journey_version integer not null, step text not null, channel text not null, purpose text not null,
-            user_id text not null, revision bigint not null, outcome text not null, reason text,
-            values jsonb not null, message_id text, event_time timestamptz not null, decided_at timestamptz not null,
+            decision_id text not null, journey_version integer not null, step text not null, channel text not null,
+            purpose text not null, user_id text not null, revision bigint not null, outcome text not null, reason text,
+            values jsonb not null, message_id text, event_source text not null, event_id text not null,
+            event_time timestamptz not null, decided_at timestamptz not null,
             constraint pk_decision primary key (account, subject, event_digest, journey),
             constraint uq_decision_account_user_id_journey_revision unique (account, user_id, journey, revision))
     """)
     op.execute("""
-        create index ix_decision_account_decided_at on decision (account, decided_at, event_digest, journey)
+        create index ix_decision_account_decided_at on decision (account, decided_at, revision, decision_id)
     """)
 
 

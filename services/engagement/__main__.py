@@ -1,0 +1,6 @@
+"""python -m services.engagement api|worker|all|migrate"""
+
+from services.engagement.main import SERVICE
+from services.engagement.settings import Settings
+
+SERVICE.run(Settings)

@@ -1,0 +1,81 @@
+"""Follows and unfollows, the keys of callers, and what engagement has told."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import text
+
+from libs.common.config import Account
+from libs.common.db import Sessions
+from libs.common.events import AnyEvent, new_event
+from libs.common.identity import add_subjects, user_id_of
+from services.engagement.consumer import keep_data, make_handler
+from tests.support.folding import NOW, Log
+from tests.support.web import TOML as REWARDS_TOML
+
+TOML = REWARDS_TOML.replace('"rewards:read"', '"engagement:read", "rewards:read"')
+HOUR = timedelta(hours=1)
+WELCOME_AGE = 24 * HOUR
+
+
+def event(
+    id: str,  # noqa: A002
+    age: timedelta = HOUR,
+    *,
+    type: str = "follow",  # noqa: A002
+    subject: str = "douyin:u1",
+    account: str = "demo",
+    source: str = "/t",
+    now: datetime = NOW,
+    backfill: bool = False,
+    traceparent: str | None = None,
+    data: dict[str, Any] | None = None,
+) -> AnyEvent:
+    """A follow, or another type, that happened `age` before `now`."""
+    made = new_event(
+        type,
+        account=account,
+        source=source,
+        id=id,
+        subject=subject,
+        platform="douyin",
+        time=now - age,
+        received=now,
+        data=data or {},
+        traceparent=traceparent,
+    )
+    made.backfill = backfill
+    return made
+
+
+def make_log(sessions: Sessions) -> Log:
+    """A log whose events are applied as engagement's consumer does it."""
+
+    def account_of(name: str) -> Account:
+        return Account(name, ZoneInfo("Asia/Shanghai"), "CNY", name, "user")
+
+    return Log("engagement", sessions, make_handler(account_of), keep_data)
+
+
+async def link(sessions: Sessions, account: str, *subjects: str) -> str:
+    """Make the subjects one user; returns the id, the smallest of all."""
+    user_id = min(user_id_of(account, subject) for subject in subjects)
+    async with sessions() as session, session.begin():
+        await add_subjects(session, [(account, subject) for subject in subjects])
+        await session.execute(
+            text(
+                "update alias set user_id = :user_id where account = :account"
+                " and subject = any(cast(:subjects as text[]))"
+            ),
+            {"account": account, "user_id": user_id, "subjects": list(subjects)},
+        )
+    return user_id
+
+
+async def notices(sessions: Sessions) -> list[dict[str, Any]]:
+    """The events in the outbox, in the order in which they were added."""
+    async with sessions() as session:
+        values = (await session.execute(text("select value from outbox order by id"))).scalars()
+        return [orjson.loads(value) for value in values]
