@@ -18,3 +18,6 @@ SERVICE = Service(
     ],
     keep_idempotency_keys_for_ever=True,
 )
+
+
+openapi_app = SERVICE.openapi_app
