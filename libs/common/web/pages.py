@@ -46,28 +46,27 @@ def encode_cursor(values: Sequence[CursorValue]) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(list(values))).rstrip(b"=").decode()
 
 
-def decode_cursor(text: str, types: int | Sequence[type]) -> tuple[Any, ...]:
-    """The values of a cursor: `types` are those of the sort values, as in `(datetime, str)`; or their number, and each
-    is then text or an integer. Anything that `encode_cursor` would not have made is a 422."""
-    expected: Sequence[type | None] = [None] * types if isinstance(types, int) else list(types)
+def decode_cursor(text: str, types: Sequence[type]) -> tuple[Any, ...]:
+    """The values of a cursor; `types` are those of the sort values, as in `(datetime, str)`. Anything that
+    `encode_cursor` would not have made of such values is a 422."""
     try:
         values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
         if not isinstance(values, list):
             raise TypeError
-        return tuple(_cursor_value(value, kind) for value, kind in zip(values, expected, strict=True))
+        return tuple(_cursor_value(value, kind) for value, kind in zip(values, types, strict=True))
     except (ValueError, TypeError, binascii.Error):
         raise _bad_cursor() from None
 
 
-def _cursor_value(value: object, kind: type | None) -> CursorValue:
+def _cursor_value(value: object, kind: type) -> CursorValue:
     if kind is datetime and isinstance(value, str):
         time = datetime.fromisoformat(value)
         if time.tzinfo is None:
             raise ValueError
         return time
-    if isinstance(value, str) and kind in (str, None) and "\0" not in value:
+    if isinstance(value, str) and kind is str and "\0" not in value:
         return value
-    if type(value) is int and kind in (int, None) and -(2**63) <= value < 2**63:
+    if type(value) is int and kind is int and -(2**63) <= value < 2**63:
         return value
     raise ValueError
 
