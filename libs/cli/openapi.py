@@ -11,8 +11,7 @@ FOLDER = ROOT / "docs" / "openapi"
 
 def render(service: str) -> str:
     """The OpenAPI document of a service as it stands in the repository."""
-    main = importlib.import_module(f"services.{service}.main")
-    app = main.SERVICE.openapi_app() if hasattr(main, "SERVICE") else main.openapi_app()
+    app = importlib.import_module(f"services.{service}.main").openapi_app()
     return json.dumps(app.openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -15,11 +15,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from libs.cli.local.migrations import migrate_databases
 from libs.cli.local.postgres import cluster_folder, remove_cluster
 from libs.cli.local.processes import LaunchError, Mark, stop_marked, unprivileged_user
 from libs.cli.local.progress import Progress
 from libs.cli.local.state import ROOT, SERVICES, WITH_DATABASE, Folder, data_folder
-from libs.cli.local.up import STEPS, PortChoice, System, run_system, service_environment
+from libs.cli.local.up import STEPS, PortChoice, System, run_system
 
 STOP_SECONDS = 150
 
@@ -174,14 +175,10 @@ def lag(data: Path | None, *, wait: bool, seconds: float) -> None:
 
 
 def migrate(data: Path | None) -> None:
-    """Runs each service's role `migrate` on the databases of a running system."""
-    run = Folder(data_folder(data)).read_run()
-    for service in WITH_DATABASE:
-        env = service_environment(service, Path(run["config"]), run["kafka"], run["postgres"][service])
-        done = subprocess.run([sys.executable, "-m", f"services.{service}", "migrate"], cwd=ROOT, env=env, check=False)
-        if done.returncode != 0:
-            raise LaunchError(f"the database of {service} could not be migrated")
-        typer.echo(f"{service} is up to date")
+    """Brings the databases of a running system up to date."""
+    folder = Folder(data_folder(data))
+    migrate_databases(folder.read_run()["postgres"], folder.log("migrate"))
+    typer.echo(f"up to date: {', '.join(WITH_DATABASE)}")
 
 
 def topics_apply(data: Path | None, kafka: str | None) -> None:

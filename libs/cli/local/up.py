@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ import psutil
 from libs.cli.local.devconfig import ensure_config, first_key, secret_files
 from libs.cli.local.jars import KAFKA_VERSION, fetch_jars
 from libs.cli.local.kafka import KafkaServer, find_java
+from libs.cli.local.migrations import migrate_databases
 from libs.cli.local.postgres import PostgresServer, choose_programs, cluster_folder, ensure_database, major_version
 from libs.cli.local.processes import Child, LaunchError, Mark, free_ports, port_is_free, stop_marked
 from libs.cli.local.progress import Progress
@@ -97,12 +97,11 @@ class System:
         config = self._check_config()
         external_kafka = os.environ.get("SUPERFAN_KAFKA")
         ports = choose_ports(self._port_choice, own_kafka=not external_kafka)
-        began = time.monotonic()
         # Kafka needs seconds to start; databases are made and migrated meanwhile.
         async with asyncio.TaskGroup() as group:
             group.create_task(self._start_kafka(external_kafka, ports.kafka))
-            group.create_task(self._start_databases(config))
-        await self._start_services(config, ports, began)
+            group.create_task(self._start_databases())
+        await self._start_services(config, ports)
         run = self._describe(config, ports)
         self.folder.write_run(run)
         self._state.phase = "ready"
@@ -145,7 +144,7 @@ class System:
             raise LaunchError(f"topics could not be made on Kafka at {self._bootstrap}: {error!r}") from None
         self._progress.done("topics", f"{len(created)} new" if created else "all there", began)
 
-    async def _start_databases(self, config: Path) -> None:
+    async def _start_databases(self) -> None:
         began = time.monotonic()
         server_url = os.environ.get("SUPERFAN_PG_URL")
         if server_url:
@@ -166,20 +165,10 @@ class System:
             raise LaunchError(f"PostgreSQL ({detail}) cannot be used: {error!r}") from None
         self._progress.done("postgres", detail, began)
         began = time.monotonic()
-        await asyncio.gather(*(asyncio.to_thread(self._migrate, service, config) for service in WITH_DATABASE))
+        await asyncio.to_thread(migrate_databases, self._postgres_urls, self.folder.log("migrate"))
         self._progress.done("migrate", f"{len(WITH_DATABASE)} databases", began)
 
-    def _migrate(self, service: str, config: Path) -> None:
-        env = service_environment(service, config, self._bootstrap or "127.0.0.1:1", self._postgres_urls[service])
-        command = [sys.executable, "-m", f"services.{service}", "migrate"]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-        log = self.folder.log(f"{service}-migrate")
-        log.write_text(done.stdout + done.stderr)
-        if done.returncode != 0:
-            last = "\n".join("    " + line for line in (done.stdout + done.stderr).splitlines()[-8:])
-            raise LaunchError(f"the database of {service} could not be migrated; see {log}\n{last}")
-
-    async def _start_services(self, config: Path, ports: Ports, began: float) -> None:
+    async def _start_services(self, config: Path, ports: Ports) -> None:
         self._progress.say("starting the services")
         began = time.monotonic()
         for service in SERVICES:
