@@ -23,6 +23,7 @@ def make_engine(url: str, pool_size: int) -> AsyncEngine:
         pool_timeout=5,
         pool_pre_ping=True,
         pool_recycle=1800,
+        hide_parameters=True,  # values of events are personal data; they have no place in logs
         connect_args={
             "timeout": 5,
             "command_timeout": 20,
