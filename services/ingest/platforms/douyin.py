@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from libs.common.events import Problem
 from services.ingest.domain.strict_json import MalformedJsonError, find_flaws, read
 from services.ingest.platforms.adapter import Adapter, Confidence, Delivery, Events, Flawed, Handshake, Rejection
 
@@ -72,23 +73,28 @@ def _digest(body: bytes, secret: str) -> bytes:
 
 
 def _handshake(body: dict[str, Any]) -> Handshake | Rejection:
-    challenge = _content(body).get("challenge")
+    challenge = (_content(body) or {}).get("challenge")
     if isinstance(challenge, bool) or not isinstance(challenge, int | str) or len(str(challenge)) > 200:
         return Rejection("malformed", "The challenge is neither a number nor a text.", 400)
     return Handshake(orjson.dumps({"challenge": challenge}))
 
 
-def _convert(body: dict[str, Any]) -> Events:
+def _convert(body: dict[str, Any]) -> Events | Flawed:
+    kind = KINDS.get(body["event"])
+    content = _content(body)
+    if kind is None:
+        return Events([], (body["event"],))
+    if content is None:
+        return Flawed(body, [Problem("/content", "Input should be an object, or the text of one")])
     received = Received(
         event=body["event"],
         sender=_text(body.get("from_user_id")) or "",
         receiver=_text(body.get("to_user_id")) or "",
-        content=_content(body),
+        content=content,
         log_id=_text(body.get("log_id")) or "",
     )
-    kind = KINDS.get(received.event)
-    converted = kind.convert(received) if kind else None
-    if kind is None or converted is None:
+    converted = kind.convert(received)
+    if converted is None:
         return Events([], (received.event,))
     fields, identity = converted
     semantic = orjson.dumps([received.event, received.sender, received.receiver, identity], option=orjson.OPT_SORT_KEYS)
@@ -96,16 +102,16 @@ def _convert(body: dict[str, Any]) -> Events:
     return Events([{"type": kind.type, "id": f"{received.event}:{digest}", **fields}])
 
 
-def _content(body: dict[str, Any]) -> dict[str, Any]:
+def _content(body: dict[str, Any]) -> dict[str, Any] | None:
     """An object, or the text of one: which of the two depends on the event and on the version of the page."""
     content = body.get("content")
     if isinstance(content, str):
         try:
             document = read(content.encode())
         except MalformedJsonError:
-            return {}
+            return None
         content = document.value if document.clean or not find_flaws(document.value, exact_ids=True) else None
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else None
 
 
 def _text(value: Any) -> Any:

@@ -1,0 +1,94 @@
+"""ingest, put together: settings → Kafka producer, app → a process."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fastapi import FastAPI
+
+from libs.common import process
+from libs.common.config import Config, ConfigError, ConfigFile
+from libs.common.health import Health
+from libs.common.kafka import Producer
+from libs.common.process import Component
+from libs.common.settings import load_settings
+from libs.common.telemetry import configure_logging, get_logger
+from libs.common.web import create_app
+from services.ingest.api import router
+from services.ingest.platforms import ADAPTERS, standard
+from services.ingest.settings import Settings
+from services.ingest.usecases import SERVICE
+
+log = get_logger(__name__)
+
+VERSION = "0.1.0"
+ROLES = ("api", "worker", "all", "migrate")
+
+
+def build_app(config: ConfigFile, producer: Producer, ack_seconds: float) -> FastAPI:
+    """The REST API over `producer`."""
+    return create_app(
+        service=SERVICE,
+        title="Superfan ingest",
+        version=VERSION,
+        description="Takes events in: from senders with a key, signed by Standard Webhooks, and from platforms.",
+        routers=[router],
+        config=config,
+        state={"producer": producer, "ack_seconds": ack_seconds},
+        tags=[
+            {"name": "events", "description": "The sender's own events."},
+            {"name": "webhooks", "description": "What platforms push."},
+        ],
+    )
+
+
+def openapi_app(config: ConfigFile | None = None) -> FastAPI:
+    """The API without connections: for its OpenAPI document, and for calls that are refused before they need one."""
+    return build_app(config, None, 0)  # type: ignore[arg-type]
+
+
+def run(arguments: Sequence[str]) -> NoReturn:
+    """`python -m services.ingest api|worker|all|migrate`; never returns."""
+    if len(arguments) != 1 or arguments[0] not in ROLES:
+        sys.stderr.write(f"usage: python -m services.ingest {'|'.join(ROLES)}\n")
+        sys.exit(2)
+    if arguments[0] in ("worker", "migrate"):
+        sys.stdout.write("ingest has no worker and no migrations\n")
+        sys.exit(0)
+    settings = load_settings(Settings)
+    configure_logging(SERVICE, settings.log_format, settings.log_level)
+    try:
+        config = ConfigFile(settings.config, SERVICE)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    for problem in source_problems(config.current):
+        log.error("a webhook source cannot work", reason=problem)
+    process.main(_serve(settings, config))
+
+
+def source_problems(config: Config) -> list[str]:
+    """Sources whose platform has no adapter or whose secret cannot be one."""
+    found = []
+    for source in config.sources.values():
+        if source.platform == "standard":
+            if not all(standard.is_usable(secret) for secret in source.secrets):
+                found.append(f"{source.id}: a secret is not `whsec_` and base64")
+        elif source.platform not in ADAPTERS:
+            known = ", ".join(["standard", *ADAPTERS])
+            found.append(f"{source.id}: no adapter for platform {source.platform}; there are {known}")
+    return found
+
+
+async def _serve(settings: Settings, config: ConfigFile) -> int:
+    health = Health(SERVICE)
+    producer = Producer(settings.kafka, f"superfan-{SERVICE}")
+    health.add_readiness("kafka", lambda: producer.problem)
+    app = build_app(config, producer, settings.ack_seconds)
+    components = [
+        health.serve(settings.http_host, settings.metrics_port),
+        Component("configuration", run=config.poll),
+        Component("kafka producer", start=producer.start, stop=producer.stop, deadline=6),
+        process.serve_http(app, settings.http_host, settings.http_port),
+    ]
+    return await process.run(components, on_stopping=health.drain)

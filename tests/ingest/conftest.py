@@ -1,0 +1,134 @@
+"""An ingest app on the real broker, and a reader of what it published."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from libs.common.config import ConfigFile, hash_key, make_key
+from libs.common.events import TOPICS
+from libs.common.kafka import Producer, end_offsets
+from services.ingest.main import build_app
+from tests.support.kafka import TestBroker
+
+KEY, CLIENT_KEY, READ_KEY = (make_key(name, "secret") for name in ("dev", "app", "reader"))
+DOUYIN_SECRET = "douyin-secret"
+DOUYIN_OLD_SECRET = "douyin-old-secret"
+STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+STANDARD_OLD_SECRET = "whsec_" + "b2xkLXNlY3JldC1vZi10aGUtdGVzdHM="
+
+TOML = f"""
+[accounts.demo]
+[accounts.other]
+
+[[keys]]
+id = "dev"
+account = "demo"
+sha256 = "{hash_key(KEY)}"
+scopes = ["events:write"]
+
+[[keys]]
+id = "app"
+account = "demo"
+sha256 = "{hash_key(CLIENT_KEY)}"
+scopes = ["events:write"]
+trust = "client"
+
+[[keys]]
+id = "reader"
+account = "demo"
+sha256 = "{hash_key(READ_KEY)}"
+scopes = ["profile:read"]
+
+[[sources]]
+id = "douyin-demo"
+account = "demo"
+platform = "douyin"
+id_space = "douyin"
+secret_files = ["douyin", "douyin-old"]
+
+[[sources]]
+id = "standard-demo"
+account = "demo"
+platform = "standard"
+id_space = "shop"
+secret_files = ["standard", "standard-old"]
+
+[[sources]]
+id = "nowhere"
+account = "demo"
+platform = "nosuch"
+id_space = "x"
+secret_files = ["douyin"]
+"""
+
+Record = tuple[str, bytes, dict[str, Any]]
+Published = Callable[[], Awaitable[list[Record]]]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ConfigFile:
+    folder = tmp_path_factory.mktemp("ingest")
+    secrets = {
+        "douyin": DOUYIN_SECRET,
+        "douyin-old": DOUYIN_OLD_SECRET,
+        "standard": STANDARD_SECRET,
+        "standard-old": STANDARD_OLD_SECRET,
+    }
+    for name, secret in secrets.items():
+        (folder / name).write_text(secret + "\n")
+    path: Path = folder / "superfan.toml"
+    path.write_text(TOML)
+    return ConfigFile(path, "ingest")
+
+
+@asynccontextmanager
+async def serving(config: ConfigFile, bootstrap: str, ack_seconds: float) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app with its own producer."""
+    producer = Producer(bootstrap, "ingest-tests")
+    await producer.start()
+    try:
+        transport = httpx.ASGITransport(build_app(config, producer, ack_seconds), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://ingest") as client:
+            yield client
+    finally:
+        await producer.stop()
+
+
+@pytest.fixture(scope="module")
+async def api(config: ConfigFile, kafka: TestBroker) -> AsyncIterator[httpx.AsyncClient]:
+    # A busy machine must not turn a slow acknowledgement into a failed test.
+    async with serving(config, kafka.bootstrap, ack_seconds=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def published(kafka: TestBroker) -> AsyncIterator[Published]:
+    """Gives (topic, key, value) of every record that was published since the test began."""
+    names = [topic.name for topic in TOPICS]
+    before = await end_offsets(kafka.bootstrap, names)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
+    await consumer.start()
+
+    async def read() -> list[Record]:
+        ends = await end_offsets(kafka.bootstrap, names)
+        waiting = {TopicPartition(*place): end for place, end in ends.items() if end > before[place]}
+        found: list[Record] = []
+        if not waiting:
+            return found
+        consumer.assign(list(waiting))
+        for place in waiting:
+            consumer.seek(place, before[place.topic, place.partition])
+        for place, end in waiting.items():
+            while await consumer.position(place) < end:
+                for record in (await consumer.getmany(place, timeout_ms=1000)).get(place, []):
+                    found.append((record.topic, record.key, orjson.loads(record.value)))
+        return found
+
+    yield read
+    await consumer.stop()
