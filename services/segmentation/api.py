@@ -32,9 +32,9 @@ KnownAt = Annotated[
 
 STATE_OF: dict[str, State] = {key: state for state in domain.STATES if (key := domain.segment_key(state))}
 WORDS: dict[State, tuple[str, str]] = {
-    "new": ("新用户", f"first active at most {DEFAULT.quiet} days ago"),
+    "new": ("新用户", f"first active less than {DEFAULT.quiet} days ago"),
     "active": ("活跃", f"active within {DEFAULT.quiet} days, neither new nor returned"),
-    "returned": ("回流", f"came back after having been dormant, at most {DEFAULT.quiet} days ago"),
+    "returned": ("回流", f"came back after having been dormant, less than {DEFAULT.quiet} days ago"),
     "dormant": ("沉睡", f"idle for {DEFAULT.quiet + 1} to {DEFAULT.lost} days"),
     "lost": ("流失", f"idle for more than {DEFAULT.lost} days"),
 }

@@ -13,7 +13,7 @@ SEGMENT_EXAMPLE: dict[str, Any] = {
     "key": "lifecycle.returned",
     "layering": "lifecycle",
     "name": "回流",
-    "description": "came back after having been dormant, at most 7 days ago",
+    "description": "came back after having been dormant, less than 7 days ago",
     "size": 12,
 }
 MEMBER_EXAMPLE: dict[str, Any] = {

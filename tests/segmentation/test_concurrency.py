@@ -15,7 +15,7 @@ from tests.segmentation.conftest import account_of
 from tests.segmentation.support import event, link, notices, told
 from tests.support.folding import NOW, Log, rows
 
-ROUNDS = 500
+ROUNDS = 300
 PAIR = ("douyin:u1", "wechat:u1")
 U1, U2 = user_id_of("demo", "douyin:u1"), user_id_of("demo", "douyin:u2")
 
