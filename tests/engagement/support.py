@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy import text
 
-from libs.common.config import Account
+from libs.common.config import Account, hash_key, make_key
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import add_subjects, user_id_of
@@ -15,7 +15,14 @@ from services.engagement.consumer import keep_data, make_handler
 from tests.support.folding import NOW, Log
 from tests.support.web import TOML as REWARDS_TOML
 
-TOML = REWARDS_TOML.replace('"rewards:read"', '"engagement:read", "rewards:read"')
+UNSCOPED_KEY = make_key("unscoped", "secret")
+TOML = f"""{REWARDS_TOML.replace('"rewards:read"', '"engagement:read"')}
+[[keys]]
+id = "unscoped"
+account = "demo"
+sha256 = "{hash_key(UNSCOPED_KEY)}"
+scopes = ["rewards:read"]
+"""
 HOUR = timedelta(hours=1)
 WELCOME_AGE = 24 * HOUR
 
