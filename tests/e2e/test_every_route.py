@@ -32,7 +32,11 @@ SAME_FOR_ALL = {"list_event_types", "list_journeys", "list_earn_rules"}
 """Operations whose answer holds no account's data."""
 
 PATH_VALUES = {"ref": SUBJECT, "key": "lifecycle.new"}
-QUERY_VALUES = {"get_applied_event": {"source": "/t", "id": "follow-0"}, "list_decisions": {"user": SUBJECT}}
+QUERY_VALUES = {
+    "get_applied_event": {"source": "/t", "id": "follow-0"},
+    "list_decisions": {"user": SUBJECT},
+    "list_members": {"as_of": NOW.isoformat()},
+}
 BODIES: dict[str, Any] = {
     "post_events": {"type": "follow", "subject": SUBJECT, "id": "x", "source": "/x"},
 }
