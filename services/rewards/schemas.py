@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.events.inputs import SignInData
 
-USER_ID = "usr_mfzwizltoqfi4bqxc5ubzqxrvlyhaeoz"
+USER_ID = "usr_pzk3vejgs6bqi3mwhfd5qbjamranai3u"
 SIGNED_IN_EXAMPLE: dict[str, Any] = {
     "user_id": USER_ID,
     "day": "2026-06-03",

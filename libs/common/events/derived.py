@@ -90,7 +90,7 @@ class MessageSkipped(MessageEvent):
 
 class PointsData(Notice):
     points: JsonInt = Field(description="Points of this entry.")
-    balance: JsonInt = Field(description="Points of the user after this entry.")
+    balance: JsonInt = Field(description="Points of the entity after this entry.")
     rule: Id
     rule_version: Positive
     entry_id: Id
@@ -106,6 +106,18 @@ class PointsAwarded(NoticeEvent):
 
     topic: ClassVar[str] = "superfan.rewards"
     emitted_by: ClassVar[tuple[str, ...]] = ("rewards",)
-    caused_by: ClassVar[frozenset[str]] = ACTIVE_TYPES
+    caused_by: ClassVar[frozenset[str]] = frozenset(
+        {
+            "sign_in",
+            "follow",
+            "like",
+            "comment",
+            "share",
+            "live.gift",
+            "live.fanclub",
+            "survey.answered",
+            "order.paid",
+        }
+    )
     type: Literal["points.awarded"]
     data: PointsData
