@@ -141,14 +141,25 @@ def test_a_broken_configuration_is_named_before_anything_starts(fresh: LocalSyst
     assert not (fresh.data / "kafka").exists()
 
 
-def test_a_service_that_dies_at_its_start_is_named_with_its_last_lines(fresh: LocalSystem) -> None:
+async def test_a_service_that_dies_at_its_start_is_named_with_its_last_lines(
+    fresh: LocalSystem, pg_server: TestServer, kafka: TestBroker
+) -> None:
+    fresh.env |= {"SUPERFAN_PG_URL": pg_server.server.url(), "SUPERFAN_KAFKA": kafka.bootstrap}
     fresh.env["SUPERFAN_INGEST_HTTP_HOST"] = "192.0.2.1"  # an address that no machine has
-    done = fresh.up()
+    try:
+        done = await asyncio.to_thread(fresh.up)
+    finally:
+        await drop_databases(pg_server)
     assert done.returncode == 1
     assert "error: ingest ended with exit code" in done.stdout
     assert "logs/ingest.log" in done.stdout
     assert not (fresh.data / "run.json").exists()
-    assert "nothing runs" in fresh.cli("down").stdout
+    assert "nothing runs" in (await asyncio.to_thread(fresh.cli, "down")).stdout
+
+
+async def drop_databases(pg_server: TestServer) -> None:
+    for service in WITH_DATABASE:
+        await pg_server.drop_database(pg_server.server.url(f"superfan_{service}"))
 
 
 def test_without_a_package_index_one_line_says_so(fresh: LocalSystem, tmp_path: Path) -> None:
@@ -180,8 +191,7 @@ async def test_servers_of_ones_own_are_used(fresh: LocalSystem, pg_server: TestS
         assert (await asyncio.to_thread(fresh.cli, "status")).stdout.count("external") == 2
     finally:
         await asyncio.to_thread(fresh.cli, "down")
-        for service in WITH_DATABASE:
-            await pg_server.drop_database(pg_server.server.url(f"superfan_{service}"))
+        await drop_databases(pg_server)
 
 
 def test_a_new_key_works_in_a_configuration(tmp_path: Path) -> None:
