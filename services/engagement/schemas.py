@@ -90,7 +90,7 @@ class Decision(BaseModel):
     purpose: str
     outcome: Outcome
     reason: Reason | None = Field(description="Why it was skipped; null when it was sent.")
-    values: dict[str, Any] = Field(description="What was looked at, in this order, up to the question that decided.")
+    values: dict[str, Any] = Field(description="What was looked at, up to the question that decided.")
     message_id: str | None = Field(description="The message that was sent.")
     revision: int = Field(description="Counts the decisions of this user and journey.")
     event: CausingEvent

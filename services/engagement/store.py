@@ -76,17 +76,22 @@ async def lock_users(session: AsyncSession, subjects: Iterable[Key], journey: st
     )
     # A statement of its own: it sees what was committed while the first one waited. A message counts when it went to
     # this user id or to any subject that is now his, so neither a merge nor an unmerge brings a second one.
+    # `limit 1` keeps the planner at index look-ups while the tables have no statistics yet.
     rows = await session.execute(
         text(
-            "select n.account, n.subject, a.user_id,"
-            " coalesce((select min(m.message_id) from message m"
-            " where m.account = a.account and m.user_id = a.user_id and m.journey = :journey),"
-            " (select min(m.message_id) from alias g"
-            " join message m on m.account = g.account and m.subject = g.subject and m.journey = :journey"
-            " where g.account = a.account and g.user_id = a.user_id)) as message_id,"
-            " coalesce((select max(d.revision) from decision d"
-            " where d.account = a.account and d.user_id = a.user_id and d.journey = :journey), 0) as revision"
+            "select n.account, n.subject, a.user_id, coalesce(own.message_id, other.message_id) as message_id,"
+            " coalesce(d.revision, 0) as revision"
             f" from {_SUBJECTS} join alias a on a.account = n.account and a.subject = n.subject"
+            " left join lateral (select m.message_id from message m"
+            " where m.account = a.account and m.user_id = a.user_id and m.journey = :journey"
+            " order by m.step limit 1) own on true"
+            " left join lateral (select found.message_id from alias g cross join lateral"
+            " (select m.message_id from message m where m.account = g.account and m.subject = g.subject"
+            " and m.journey = :journey order by m.created_at limit 1) found"
+            " where g.account = a.account and g.user_id = a.user_id and own.message_id is null limit 1) other on true"
+            " left join lateral (select d.revision from decision d"
+            " where d.account = a.account and d.user_id = a.user_id and d.journey = :journey"
+            " order by d.revision desc limit 1) d on true"
         ),
         parameters,
     )
