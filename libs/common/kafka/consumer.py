@@ -12,9 +12,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from libs.common.kafka.deadline import within
+
 log = structlog.get_logger(__name__)
 
 REBALANCE_TIMEOUT_SECONDS = 30
+UNVERIFIED_SECONDS = 30
 
 
 class Message(Protocol):
@@ -75,7 +78,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         self.topic = topic
         self.cluster_id: str | None = None
-        self.polled_at = time.monotonic()
+        self._verified_at = time.monotonic()
         self._rebalances = 0
         self._stored = positions
         self._drain = drain
@@ -103,12 +106,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def start(self) -> None:
         """Join the group; raises KafkaError or TimeoutError when the brokers or the topic are not there."""
         self._client.subscribe([self.topic], listener=self)
-        await asyncio.wait_for(self._client.start(), 30)
+        await within(30, self._client.start())
 
     async def stop(self) -> None:
         """Leave the group within about 5 seconds."""
         try:
-            await asyncio.wait_for(self._client.stop(), 5)
+            await within(5, self._client.stop())
         except (KafkaError, TimeoutError, OSError) as error:
             log.warning("kafka consumer did not close cleanly", topic=self.topic, error=repr(error))
 
@@ -143,9 +146,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Raises KafkaError or TimeoutError; then the client is to be replaced.
         """
-        fetched = await self._client.getmany(timeout_ms=int(wait_seconds * 1000), max_records=max_records)
-        self.polled_at = time.monotonic()
-        await self._check_cluster()
+        fetched = await within(
+            2 * REBALANCE_TIMEOUT_SECONDS,
+            self._client.getmany(timeout_ms=int(wait_seconds * 1000), max_records=max_records),
+        )
+        if not await self._is_same_cluster():
+            for tp in fetched:
+                self._positions.pop(tp, None)
+            await asyncio.sleep(wait_seconds)
+            return []
         placed = await self._place_new()
         batches = []
         for tp, records in fetched.items():
@@ -174,7 +183,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if not offsets:
             return
         with contextlib.suppress(CommitFailedError, IllegalStateError, TimeoutError, KafkaError):
-            await asyncio.wait_for(self._client.commit(offsets), 2)
+            await within(2, self._client.commit(offsets))
 
     async def on_partitions_revoked(self, _revoked: Iterable[TopicPartition]) -> None:
         """Called by aiokafka before a rebalance: finish what is being worked on, forget all positions."""
@@ -188,13 +197,25 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, _assigned: Iterable[TopicPartition]) -> None:
         """Called by aiokafka after a rebalance; positions are looked up by `poll`, which may run before this."""
 
+    async def _is_same_cluster(self) -> bool:
+        """Whether the brokers are known to be those of `cluster_id`. False while none answers: aiokafka connects
+        again by itself and keeps the membership, so the client is only given up after UNVERIFIED_SECONDS."""
+        try:
+            await self._check_cluster()
+        except (KafkaError, TimeoutError, OSError):
+            if time.monotonic() - self._verified_at > UNVERIFIED_SECONDS:
+                raise
+            return False
+        self._verified_at = time.monotonic()
+        return True
+
     async def _check_cluster(self) -> None:
         # Private on purpose: aiokafka offers no sign of a lost connection and drops the cluster id from its metadata.
         kafka = self._client._client
         connections = frozenset(kafka._conns.values())
         if connections == self._connections and self.cluster_id is not None:
             return
-        response = await asyncio.wait_for(kafka.send(kafka.get_random_node(), MetadataRequest([])), 10)
+        response = await within(10, kafka.send(kafka.get_random_node(), MetadataRequest([])))
         if response.cluster_id != self.cluster_id:
             if self.cluster_id is not None:
                 log.warning("another kafka cluster answers", was=self.cluster_id, now=response.cluster_id)
@@ -209,8 +230,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         assert self.cluster_id is not None
         # The ends are read after the stored positions: the other way round a position could seem to lie past the end.
         stored = await self._stored.load(self.cluster_id, [(tp.topic, tp.partition) for tp in new])
-        begins = await asyncio.wait_for(self._client.beginning_offsets(new), 15)
-        ends = await asyncio.wait_for(self._client.end_offsets(new), 15)
+        begins = await within(15, self._client.beginning_offsets(new))
+        ends = await within(15, self._client.end_offsets(new))
         positions: dict[TopicPartition, int] = {}
         resets: dict[tuple[str, int], int] = {}
         for tp in new:
@@ -227,8 +248,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return set(new)
 
 
-async def tail(bootstrap: str, topics: Sequence[str], *, from_start: bool = False) -> AsyncIterator[Message]:
-    """Every record of `topics` as it comes, without a group; for people and tests."""
+async def tail(
+    bootstrap: str, topics: Sequence[str], *, from_start: bool = False, started: asyncio.Event | None = None
+) -> AsyncIterator[Message]:
+    """Every record of `topics` as it comes, without a group; for people and tests.
+
+    Once `started` is set, nothing that is written from then on is missed.
+    """
     client = AIOKafkaConsumer(
         *topics,
         bootstrap_servers=bootstrap,
@@ -240,6 +266,8 @@ async def tail(bootstrap: str, topics: Sequence[str], *, from_start: bool = Fals
         await client.start()
         if not from_start:
             await client.seek_to_end()
+        if started is not None:
+            started.set()
         async for record in client:
             yield record
     finally:

@@ -10,6 +10,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from libs.common.kafka.deadline import within
+
 log = structlog.get_logger(__name__)
 
 MAX_RECORD_BYTES = 1_048_576
@@ -137,7 +139,7 @@ class Producer:
                 metadata_max_age_ms=10_000,
             )
             try:
-                await asyncio.wait_for(client.start(), 10)
+                await within(10, client.start())
             except (KafkaError, TimeoutError, OSError) as error:
                 log.warning("kafka is not reachable", bootstrap=self._bootstrap, error=repr(error))
                 await _stop(client)
@@ -160,7 +162,7 @@ class Producer:
 
 async def _stop(client: AIOKafkaProducer) -> None:
     try:
-        await asyncio.wait_for(client.stop(), 5)
+        await within(5, client.stop())
     except (KafkaError, TimeoutError, OSError) as error:
         log.warning("kafka producer did not close cleanly", error=repr(error))
 
