@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from libs.common.config import ConfigFile, hash_key, make_key
 from libs.common.events import TOPICS
-from libs.common.kafka import Producer, end_offsets
+from libs.common.kafka import Producer
 from services.ingest.main import build_app
 from tests.support.kafka import TestBroker
 
@@ -107,28 +107,29 @@ async def api(config: ConfigFile, kafka: TestBroker) -> AsyncIterator[httpx.Asyn
         yield client
 
 
-@pytest.fixture
-async def published(kafka: TestBroker) -> AsyncIterator[Published]:
-    """Gives (topic, key, value) of every record that was published since the test began."""
-    names = [topic.name for topic in TOPICS]
-    before = await end_offsets(kafka.bootstrap, names)
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
+@pytest.fixture(scope="module")
+async def reader(kafka: TestBroker) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, fetch_max_wait_ms=50)
     await consumer.start()
+    consumer.assign([TopicPartition(topic.name, number) for topic in TOPICS for number in range(topic.partitions)])
+    yield consumer
+    await consumer.stop()
+
+
+@pytest.fixture
+async def published(reader: AIOKafkaConsumer) -> Published:
+    """Gives (topic, key, value) of every record that was published since the test began."""
+    before = await reader.end_offsets(reader.assignment())
 
     async def read() -> list[Record]:
-        ends = await end_offsets(kafka.bootstrap, names)
-        waiting = {TopicPartition(*place): end for place, end in ends.items() if end > before[place]}
         found: list[Record] = []
-        if not waiting:
-            return found
-        consumer.assign(list(waiting))
-        for place in waiting:
-            consumer.seek(place, before[place.topic, place.partition])
-        for place, end in waiting.items():
-            while await consumer.position(place) < end:
-                for record in (await consumer.getmany(place, timeout_ms=1000)).get(place, []):
-                    found.append((record.topic, record.key, orjson.loads(record.value)))
+        for place, end in (await reader.end_offsets(reader.assignment())).items():
+            if end == before[place]:
+                continue
+            reader.seek(place, before[place])
+            while await reader.position(place) < end:
+                records = (await reader.getmany(place, timeout_ms=1000)).get(place, [])
+                found += [(record.topic, record.key, orjson.loads(record.value)) for record in records]
         return found
 
-    yield read
-    await consumer.stop()
+    return read

@@ -222,7 +222,8 @@ def problems(error: ValidationError) -> list[Problem]:
     return [
         Problem(
             found.get("ctx", {}).get("pointer", "".join(f"/{escape(str(token))}" for token in found["loc"])),
-            found["msg"],
+            # The library's own words name our classes.
+            "Input should be an object" if found["type"] in ("model_type", "dict_type") else found["msg"],
         )
         for found in error.errors(include_url=False, include_input=False)
     ]
