@@ -12,7 +12,8 @@ from libs.common.events import AnyEvent, new_event
 from services.engagement import domain, store
 from services.engagement.domain import WELCOME, Decision
 
-SOURCE = "engagement"
+SERVICE = "engagement"
+SOURCE = f"/{SERVICE}"
 
 DECISIONS = Counter(
     "superfan_decisions_total",
@@ -68,6 +69,6 @@ def _notice(decision: Decision, now: datetime) -> AnyEvent:
 def _count_when_committed(session: AsyncSession, decisions: Sequence[Decision]) -> None:
     def count(_session: object) -> None:
         for decision in decisions:
-            DECISIONS.labels(SOURCE, WELCOME.key, decision.outcome, decision.verdict.reason or "").inc()
+            DECISIONS.labels(SERVICE, WELCOME.key, decision.outcome, decision.verdict.reason or "").inc()
 
     hooks.listen(session.sync_session, "after_commit", count, once=True)

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
+from pydantic import AfterValidator, WithJsonSchema
 
 from libs.common.auth import Caller, require
 from libs.common.days import longest_run
@@ -18,6 +19,15 @@ from services.profile import domain, schemas, store
 router = APIRouter(tags=["users"])
 
 CallerDep = Annotated[Caller, Depends(require("profile:read"))]
+
+
+def _check_type(name: str) -> str:
+    if name not in EVENT_TYPES:
+        raise ValueError("no such event type")
+    return name
+
+
+TypeName = Annotated[str, AfterValidator(_check_type), WithJsonSchema({"type": "string", "enum": sorted(EVENT_TYPES)})]
 Ref = Annotated[str, Path(max_length=200, description="a user id or any subject", examples=["douyin:u42"])]
 
 
@@ -45,14 +55,11 @@ async def list_timeline(
     ref: Ref,
     caller: CallerDep,
     session: ReadSessionDep,
-    type: Annotated[list[str] | None, Query(description="only these event types", examples=[["follow"]])] = None,  # noqa: A002
+    type: Annotated[list[TypeName] | None, Query(description="only these types", examples=[["follow"]])] = None,  # noqa: A002
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[schemas.TimelineEntry]:
     """All events of all his subjects, newest first, including what other services concluded about him."""
-    unknown = sorted(set(type or ()) - EVENT_TYPES.keys())
-    if unknown:
-        raise invalid(f"no such event type: {', '.join(unknown)}", parameter="query/type")
     before = None
     if cursor:
         time, digest = decode_cursor(cursor, (datetime, str))

@@ -18,13 +18,14 @@ from services.rewards.domain import Award, Holder
 POINTS_AWARDED = Counter(
     "superfan_points_awarded_total",
     "Points booked, when decided: counted again if the transaction is tried again",
-    ["rule"],
+    ["service", "rule"],
 )
 SIGN_INS = Counter(
-    "superfan_sign_ins_total", "Sign-in events by outcome: new_day earns, same_day does not", ["outcome"]
+    "superfan_sign_ins_total", "Sign-in events by outcome: new_day earns, same_day does not", ["service", "outcome"]
 )
 
-SOURCE = "/rewards"
+SERVICE = "rewards"
+SOURCE = f"/{SERVICE}"
 SIGN_IN_SOURCE = "/rewards/sign-ins"
 
 
@@ -108,10 +109,10 @@ def _notices(
 
 def _count(booked: list[Award], sign_ins: int) -> None:
     for award_ in booked:
-        POINTS_AWARDED.labels(award_.rule.key).inc(award_.points)
+        POINTS_AWARDED.labels(SERVICE, award_.rule.key).inc(award_.points)
     new_days = sum(award_.rule is domain.SIGN_IN for award_ in booked)
-    SIGN_INS.labels("new_day").inc(new_days)
-    SIGN_INS.labels("same_day").inc(sign_ins - new_days)
+    SIGN_INS.labels(SERVICE, "new_day").inc(new_days)
+    SIGN_INS.labels(SERVICE, "same_day").inc(sign_ins - new_days)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ def _notices(move: Move) -> Iterator[AnyEvent]:
         notice = new_event(
             f"segment.{direction}",
             account=change.account,
-            source=SERVICE,
+            source=f"/{SERVICE}",
             id=f"{entity}/{revision}",
             subject=move.cause.subject,
             time=change.decided_at,

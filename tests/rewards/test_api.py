@@ -283,7 +283,10 @@ async def test_points_are_counted_by_rule(api: httpx.AsyncClient, log: Log) -> N
     def value(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0
 
-    before = value("superfan_points_awarded_total", rule="follow"), value("superfan_sign_ins_total", outcome="same_day")
+    before = (
+        value("superfan_points_awarded_total", service="rewards", rule="follow"),
+        value("superfan_sign_ins_total", service="rewards", outcome="same_day"),
+    )
     await log.apply([event("follow", 1), event("sign_in", 1), event("sign_in", 2)])
-    assert value("superfan_points_awarded_total", rule="follow") == before[0] + 10
-    assert value("superfan_sign_ins_total", outcome="same_day") == before[1] + 1
+    assert value("superfan_points_awarded_total", service="rewards", rule="follow") == before[0] + 10
+    assert value("superfan_sign_ins_total", service="rewards", outcome="same_day") == before[1] + 1

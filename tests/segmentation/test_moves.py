@@ -26,7 +26,7 @@ async def test_the_first_placement(sessions: Sessions, log: Log) -> None:
     }
     assert (notice["type"], notice["source"], notice["id"]) == (
         "segment.entered",
-        "segmentation",
+        "/segmentation",
         f"{U1}/lifecycle/1",
     )
     assert (notice["subject"], notice["account"], notice["traceparent"]) == ("douyin:u1", "demo", TRACE)
