@@ -13,10 +13,9 @@ from libs.common.config import UnknownAccountError
 from libs.common.consumer import Applier
 from libs.common.consumer.offsets import StoredPositions
 from libs.common.consumer.transaction import OffsetConflictError, WaitForAccountError
-from libs.common.db import AsyncSession, Sessions, make_engine, make_sessions
+from libs.common.db import AsyncSession, Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.kafka import Batch
-from libs.common.migrate import upgrade
 from tests.support.folding import CLUSTER, NOW, FakeMessage, Log, empty, rows
 from tests.support.postgres import TestServer
 
@@ -52,12 +51,8 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 async def database(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    url = await pg_server.create_database()
-    await upgrade(url, "profile")
-    engine = make_engine(url, 10)
-    yield make_sessions(engine)
-    await engine.dispose()
-    await pg_server.drop_database(url)
+    async with pg_server.sessions_of("profile") as sessions:
+        yield sessions
 
 
 @pytest.fixture

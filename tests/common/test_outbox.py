@@ -9,10 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from libs.common import outbox
-from libs.common.db import Sessions, make_engine, make_sessions
+from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.kafka import Producer, end_offsets
-from libs.common.migrate import upgrade
 from libs.common.outbox import Relay
 from tests.support.folding import rows
 from tests.support.kafka import TestBroker
@@ -23,12 +22,8 @@ TOPIC = "superfan.profiles"
 
 @pytest.fixture
 async def sessions(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    url = await pg_server.create_database()
-    await upgrade(url, "profile")
-    engine = make_engine(url, 8)
-    yield make_sessions(engine)
-    await engine.dispose()
-    await pg_server.drop_database(url)
+    async with pg_server.sessions_of("profile") as sessions:
+        yield sessions
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import pytest
 
 from libs.common.consumer import Applier, Worker
 from libs.common.consumer.offsets import StoredPositions
-from libs.common.db import AsyncSession, Sessions, make_engine, make_sessions
+from libs.common.db import AsyncSession, Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.kafka import Producer, Record
-from libs.common.migrate import upgrade
 from libs.common.outbox import Relay
 from tests.support.folding import rows
 from tests.support.kafka import TestBroker
@@ -43,12 +42,8 @@ class Recorder:
 
 @pytest.fixture
 async def sessions(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    url = await pg_server.create_database()
-    await upgrade(url, "profile")
-    engine = make_engine(url, 8)
-    yield make_sessions(engine)
-    await engine.dispose()
-    await pg_server.drop_database(url)
+    async with pg_server.sessions_of("profile") as sessions:
+        yield sessions
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from libs.common.config import ConfigFile
-from libs.common.db import Sessions, make_engine, make_sessions
+from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
-from libs.common.migrate import upgrade
 from tests.support.folding import NOW, Log, rows
 from tests.support.postgres import TestServer
 from tests.support.services import WITH_DATABASE
@@ -24,12 +23,8 @@ USERS = ("douyin:a", "douyin:b", "douyin:c")
 
 @pytest.fixture
 async def sessions(request: pytest.FixtureRequest, pg_server: TestServer) -> AsyncIterator[Sessions]:
-    url = await pg_server.create_database()
-    await upgrade(url, request.getfixturevalue("service"))
-    engine = make_engine(url, 10)
-    yield make_sessions(engine)
-    await engine.dispose()
-    await pg_server.drop_database(url)
+    async with pg_server.sessions_of(request.getfixturevalue("service")) as sessions:
+        yield sessions
 
 
 def make(event_type: str, number: int, user: str) -> AnyEvent:

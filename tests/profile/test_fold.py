@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libs.common.config import ConfigFile
-from libs.common.db import Sessions, make_engine, make_sessions
+from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
-from libs.common.migrate import upgrade
 from services.profile.main import SERVICE
 from tests.support.folding import Log, arrivals, empty, rows
 from tests.support.postgres import TestServer
@@ -23,12 +22,8 @@ SHANGHAI = ZoneInfo("Asia/Shanghai")
 
 @pytest.fixture(scope="module")
 async def sessions(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    url = await pg_server.create_database()
-    await upgrade(url, "profile")
-    engine = make_engine(url, 5)
-    yield make_sessions(engine)
-    await engine.dispose()
-    await pg_server.drop_database(url)
+    async with pg_server.sessions_of("profile") as sessions:
+        yield sessions
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from libs.common.db import Sessions, make_engine, make_sessions
-from libs.common.migrate import upgrade
+from libs.common.db import Sessions
 from services.rewards.main import SERVICE
 from tests.support.folding import empty
 from tests.support.postgres import TestServer
@@ -17,12 +16,8 @@ from tests.support.web import client, config_file
 
 @pytest.fixture(scope="module")
 async def database(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    url = await pg_server.create_database()
-    await upgrade(url, "rewards")
-    engine = make_engine(url, 10)
-    yield make_sessions(engine)
-    await engine.dispose()
-    await pg_server.drop_database(url)
+    async with pg_server.sessions_of("rewards") as sessions:
+        yield sessions
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from libs.common.config import Account, UnknownAccountError
-from libs.common.db import Sessions, make_engine, make_sessions
-from libs.common.migrate import upgrade
+from libs.common.db import Sessions
 from services.segmentation.consumer import keep_data, make_handler
 from tests.support.folding import Log, empty
 from tests.support.postgres import TestServer
@@ -26,12 +25,8 @@ def account_of(name: str) -> Account:
 
 @pytest.fixture(scope="module")
 async def database(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    url = await pg_server.create_database()
-    await upgrade(url, "segmentation")
-    engine = make_engine(url, 10)
-    yield make_sessions(engine)
-    await engine.dispose()
-    await pg_server.drop_database(url)
+    async with pg_server.sessions_of("segmentation") as sessions:
+        yield sessions
 
 
 @pytest.fixture

@@ -3,11 +3,15 @@
 import shutil
 import tempfile
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 
 from libs.cli.local.postgres import PostgresServer, choose_programs
+from libs.common.db import Sessions, make_engine, make_sessions
+from libs.common.migrate import upgrade
 
 
 class TestServer:
@@ -38,6 +42,16 @@ class TestServer:
     async def drop_database(self, url: str) -> None:
         """Removes a database, closing what is still connected to it."""
         await self.execute(f'drop database if exists "{url.rpartition("/")[2]}" with (force)')
+
+    @asynccontextmanager
+    async def sessions_of(self, service: str) -> AsyncIterator[Sessions]:
+        """Sessions of a fresh database with the tables of `service`."""
+        url = await self.create_database()
+        await upgrade(url, service)
+        engine = make_engine(url, 10)
+        yield make_sessions(engine)
+        await engine.dispose()
+        await self.drop_database(url)
 
     async def execute(self, statement: str) -> None:
         connection = await asyncpg.connect(self.server.url())
