@@ -22,8 +22,8 @@ setup: .venv/.ready ## Make .venv from the lock file (the other commands do it w
 run: setup ## Start PostgreSQL, Kafka and the five services; Ctrl-C stops them
 	@$(BIN)/superfan up $(ARGS)
 
-demo: setup ## Send a signed webhook of three fans to the running system and show each hop
-	@for fan in xiaolin xiaomei xiaoyu; do $(BIN)/superfan trigger douyin.follow --user $$fan $(ARGS) || exit 1; done
+demo: setup ## Send made-up fans through the front door of the running system and show what came of them
+	@$(BIN)/superfan demo $(ARGS)
 
 test: setup ## Run the tests on a real Kafka and a real PostgreSQL that they start themselves
 	@$(BIN)/python -m pytest $(ARGS)

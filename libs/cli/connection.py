@@ -1,8 +1,10 @@
 """The running system as the commands see it: its run.json, its configuration, and its REST APIs."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -73,6 +75,12 @@ class Connection:
         """`user` itself when it names its id space, else in `id_space` (the account's if absent)."""
         return user if ":" in user else f"{id_space or self.account.id_space}:{user}"
 
+    def local(self, instant: str | None) -> str:
+        """An RFC 3339 time as the account's people write it."""
+        if instant is None:
+            return "never"
+        return datetime.fromisoformat(instant).astimezone(self.account.zone).strftime("%Y-%m-%d %H:%M:%S")
+
     async def get(self, service: str, path: str, **parameters: Any) -> Any:
         """The JSON answer; raises ServiceDownError or RefusedError."""
         response = await self.send(service, "GET", self.url(service, path), params=parameters)
@@ -122,6 +130,7 @@ def refusal(service: str, response: httpx.Response) -> RefusedError:
 @asynccontextmanager
 async def connect(data: Path | None) -> AsyncIterator[Connection]:
     """The system of a data folder; raises LaunchError when none runs there."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what the user has to know is said in one line
     run = await asyncio.to_thread(Folder(data_folder(data)).read_run)
     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
         yield Connection(run, http)

@@ -93,6 +93,76 @@ def lag(
 
 
 @app.command()
+def trigger(
+    name: Annotated[str | None, typer.Argument(help="What to send, such as douyin.follow; see --list.")] = None,
+    user: Annotated[str, typer.Option(help="The fan: an id, or a whole subject such as douyin:u42.")] = "u42",
+    data: Data = None,
+    source: Annotated[str | None, typer.Option(help="Webhook source. [default: the account's first]")] = None,
+    repeat: Annotated[bool, typer.Option("--repeat", help="Send the same bytes again: nothing counts twice.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Show what can be sent.")] = False,
+) -> None:
+    """Send one event, a signed webhook for instance, and show each hop; exit code 1 when one is missing."""
+    import asyncio
+
+    from libs.cli import trigger as command
+
+    with one_line_errors():
+        if list_all or name is None:
+            command.print_list()
+        else:
+            asyncio.run(command.trigger(data, name, user, source, repeat=repeat))
+
+
+@app.command()
+def tail(
+    data: Data = None,
+    topic: Annotated[list[str] | None, typer.Option(help="Only this topic, such as follows; may be repeated.")] = None,
+    type_: Annotated[list[str] | None, typer.Option("--type", help="Only this event type; may be repeated.")] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Begin with the oldest record that is kept.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--json", help="Print the records as they are, one a line.")] = False,
+) -> None:
+    """Follow what goes over Kafka, a line per event; Ctrl-C ends it."""
+    import asyncio
+    from contextlib import suppress
+
+    from libs.cli import tail as command
+
+    with one_line_errors(), suppress(KeyboardInterrupt):
+        asyncio.run(command.follow(data, topic or [], type_ or [], from_start=from_start, raw=raw))
+
+
+@app.command()
+def user(
+    ref: Annotated[str, typer.Argument(help="A subject, such as douyin:u42, or a user id.")],
+    data: Data = None,
+) -> None:
+    """Show one fan as every service knows them."""
+    import asyncio
+
+    from libs.cli import user as command
+
+    with one_line_errors():
+        asyncio.run(command.user(data, ref))
+
+
+@app.command()
+def demo(
+    data: Data = None,
+    fans: Annotated[int, typer.Option(min=1, max=1000, help="How many fans are made up.")] = 40,
+    seed: Annotated[int, typer.Option(help="Other fans; the same seed on the same day changes nothing.")] = 1,
+) -> None:
+    """Send some made-up fans through the front door and show what came of them."""
+    import asyncio
+
+    from libs.cli import demo as command
+
+    with one_line_errors():
+        asyncio.run(command.demo(data, fans, seed))
+
+
+@app.command()
 def migrate(data: Data = None) -> None:
     """Bring the databases of a running system up to date."""
     from libs.cli.local import commands
