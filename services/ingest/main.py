@@ -16,6 +16,7 @@ from libs.common.telemetry import configure_logging, get_logger
 from libs.common.web import create_app
 from services.ingest.api import router
 from services.ingest.platforms import ADAPTERS, standard
+from services.ingest.schemas.requests import describe_bodies
 from services.ingest.settings import Settings
 from services.ingest.usecases import SERVICE
 
@@ -27,7 +28,7 @@ ROLES = ("api", "worker", "all", "migrate")
 
 def build_app(config: ConfigFile, producer: Producer, ack_seconds: float) -> FastAPI:
     """The REST API over `producer`."""
-    return create_app(
+    app = create_app(
         service=SERVICE,
         title="Superfan ingest",
         version=VERSION,
@@ -40,6 +41,8 @@ def build_app(config: ConfigFile, producer: Producer, ack_seconds: float) -> Fas
             {"name": "webhooks", "description": "What platforms push."},
         ],
     )
+    describe_bodies(app)
+    return app
 
 
 def openapi_app(config: ConfigFile | None = None) -> FastAPI:

@@ -235,6 +235,13 @@ def test_a_trace_of_the_event_goes_before_that_of_the_request_unless_it_is_unrea
     assert event({"type": "follow", "user": "u", "traceparent": 7}, CLIENT).traceparent is None
 
 
+def test_published_content_is_its_own_subject() -> None:
+    sent = {"type": "content.published", "data": {"content_id": "v-1"}}
+    assert event(dict(sent)).subject == "content:v-1"
+    assert refusal({**sent, "user": "u"}).problems[0].pointer == "/user"
+    assert refusal({**sent, "data": {}}).problems[0].pointer == "/data/content_id"
+
+
 def test_unknown_attributes_and_backfill_are_kept() -> None:
     result = event({"type": "follow", "user": "u", "backfill": True, "campaignwave": "b", "data": {"via": "qr"}})
     document = orjson.loads(result.to_json())
@@ -256,6 +263,8 @@ def test_unknown_attributes_and_backfill_are_kept() -> None:
         ),
         ({"type": "follow"}, "subject", "/subject", None),
         ({"type": "follow", "user": 42}, "subject", "/user", None),
+        ({"type": "follow", "user": ""}, "subject", "/user", None),
+        ({"type": "follow", "user": "u" * 151}, "subject", "/user", None),
         ({"type": "follow", "user": "a/b"}, "subject", "/user", None),
         ({"type": "follow", "user": "a", "subject": "demo:a"}, "subject", "/user", "give subject or user, not both"),
         ({"type": "follow", "subject": 7247303576418566913}, "subject", "/subject", None),

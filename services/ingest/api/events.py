@@ -5,7 +5,6 @@ from functools import cache
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.security import APIKeyHeader
 
 from libs.common.auth import Caller, require
 from libs.common.config import Config
@@ -19,17 +18,12 @@ from services.ingest.schemas import answers, requests
 router = APIRouter(tags=["events"])
 
 _require_write = require("events:write")
-_signature = APIKeyHeader(
-    name="webhook-signature",
-    scheme_name="standardWebhooks",
-    description="Standard Webhooks 1.0: webhook-id, webhook-timestamp and webhook-signature, with `?source=`.",
-    auto_error=False,
-)
 SourceParameter = Annotated[
     str | None,
     Query(
         pattern=r"^[a-z0-9-]{1,40}$",
-        description="id of a source with Standard Webhooks signatures; then no key is needed",
+        description="id of a source with Standard Webhooks signatures: then the headers webhook-id, webhook-timestamp "
+        "and webhook-signature stand for a key",
         examples=["standard-demo"],
     ),
 ]
@@ -48,8 +42,7 @@ IdempotencyKey = Annotated[
     status_code=202,
     summary="Hand in events",
     response_model=answers.Accepted,
-    responses=problems(413, 415),
-    dependencies=[Depends(_signature)],
+    responses=problems(404, 413, 415),
     openapi_extra=requests.EVENTS_BODY,
 )
 async def post_events(

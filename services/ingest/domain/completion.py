@@ -13,6 +13,8 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 """A time further ahead of the receipt than this is clamped: sender clocks are a little wrong all the time."""
 
 MAX_EVENT_BYTES = 262_144
+MAX_USER = 150
+"""Characters of `user`: with the longest id space before it, a subject still has at most 200."""
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _JSON_MEDIA = re.compile(r"application/([\w.-]+\+)?json *(;.*)?", re.ASCII)
@@ -94,8 +96,9 @@ def _check_rules(sent: dict[str, Any], sender: Sender, *, cloudevent: bool) -> l
         found.append(("account", Problem("/account", detail)))
     if "user" in sent and "subject" in sent:
         found.append(("subject", Problem("/user", "give subject or user, not both")))
-    elif "user" in sent and (not isinstance(sent["user"], str) or not sent["user"]):
-        found.append(("subject", Problem("/user", "Input should be a string that is not empty; send ids as strings")))
+    elif "user" in sent and not (isinstance(sent["user"], str) and 0 < len(sent["user"]) <= MAX_USER):
+        detail = f"Input should be a string of 1 to {MAX_USER} characters; send ids as strings"
+        found.append(("subject", Problem("/user", detail)))
     if "data_base64" in sent:
         found.append(("field", Problem("/data_base64", "binary data is not taken; send data as JSON")))
     media = sent.get("datacontenttype", "application/json")
@@ -114,6 +117,8 @@ def _fill(sent: dict[str, Any], sender: Sender, received: datetime, fallback_id:
     sent.pop("originaltime", None)
     if user is not None and "subject" not in sent:
         sent["subject"] = f"{sender.id_space}:{user}"
+    elif sent.get("type") == "content.published" and "subject" not in sent and isinstance(sent.get("data"), dict):
+        sent["subject"] = f"content:{sent['data'].get('content_id')}"
     if sender.platform is not None:
         sent["platform"] = sender.platform
     if "id" not in sent:
