@@ -21,7 +21,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(key_app, name="key")
 
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Data folder. [default: SUPERFAN_DATA, else .local of the repository]")
+    Path | None, typer.Option("--data", help="Data folder; if absent SUPERFAN_DATA, else .local of the repository.")
 ]
 
 
@@ -97,7 +97,7 @@ def trigger(
     name: Annotated[str | None, typer.Argument(help="What to send, such as douyin.follow; see --list.")] = None,
     user: Annotated[str, typer.Option(help="The fan: an id, or a whole subject such as douyin:u42.")] = "u42",
     data: Data = None,
-    source: Annotated[str | None, typer.Option(help="Webhook source. [default: the account's first]")] = None,
+    source: Annotated[str | None, typer.Option(help="Webhook source; if absent the account's first.")] = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Send the same bytes again: nothing counts twice.")] = False,
     list_all: Annotated[bool, typer.Option("--list", help="Show what can be sent.")] = False,
 ) -> None:
