@@ -113,7 +113,7 @@ def _zone(name: str) -> str:
 _KEY_ID = r"[a-z0-9-]{1,40}"
 _AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 _Id = Annotated[str, StringConstraints(pattern=rf"^{_KEY_ID}$")]
-_IdSpace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,64}$")]
+_IdSpace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,40}$")]
 
 
 class _Table(BaseModel):

@@ -31,7 +31,7 @@ SIGNED = {"receive_webhook", "shake_hands"}
 SAME_FOR_ALL = {"list_event_types", "list_journeys", "list_earn_rules"}
 """Operations whose answer holds no account's data."""
 
-PATH_VALUES = {"ref": SUBJECT, "key": "lifecycle.lost"}
+PATH_VALUES = {"ref": SUBJECT, "key": "lifecycle.new"}
 QUERY_VALUES = {
     "get_applied_event": {"source": "/t", "id": "follow-0"},
     "list_decisions": {"user": SUBJECT},
