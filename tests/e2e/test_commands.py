@@ -112,7 +112,7 @@ class TestTrigger:
         assert hops(first)["kafka"] != hops(second)["kafka"]
         assert all(hops(second)[service].startswith("unchanged: ") for service in SERVICES[1:])
         event_id = hops(second)["accepted"].rpartition(" ")[2]
-        assert (await system.event_ids("rewards", "demo", "/douyin-test"))[event_id] == 1
+        assert (await system.event_ids("rewards", "demo", "/douyin-demo"))[event_id] == 1
 
     async def test_a_second_follow_is_not_welcomed_and_says_why(self, connection: Connection) -> None:
         await trace(connection, "follow", "douyin:twice")
@@ -142,6 +142,7 @@ class TestTrigger:
 
     async def test_a_wrong_secret_is_one_line(self, system: System, data: Path, tmp_path: Path) -> None:
         shutil.copy(system.folder / "superfan.toml", tmp_path)
+        shutil.copy(system.folder / "standard", tmp_path)
         (tmp_path / "douyin").write_text("another")
         run = json.loads((data / "run.json").read_text()) | {"config": str(tmp_path / "superfan.toml")}
         (tmp_path / "run.json").write_text(json.dumps(run))
@@ -157,8 +158,8 @@ class TestTrigger:
         [
             (("douyin.dance",), "no trigger 'douyin.dance'"),
             (("douyin.follow", "--source", "nowhere"), "no source nowhere of platform douyin in account demo"),
-            (("douyin.follow", "--user", "wechat:u1"), "the fans of source douyin-test are douyin:<open id>"),
-            (("view", "--source", "douyin-test"), "--source goes with webhooks"),
+            (("douyin.follow", "--user", "wechat:u1"), "the fans of source douyin-demo are douyin:<open id>"),
+            (("view", "--source", "douyin-demo"), "--source goes with webhooks"),
         ],
     )
     async def test_a_slip_is_one_line(self, data: Path, arguments: tuple[str, ...], reason: str) -> None:

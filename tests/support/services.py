@@ -22,7 +22,8 @@ from tests.support.postgres import TestServer
 
 SERVICES = ("ingest", "profile", "segmentation", "engagement", "rewards")
 WITH_DATABASE = SERVICES[1:]
-DOUYIN_SECRET = "douyin-secret"
+SECRETS = {"douyin": "douyin-secret", "standard": "whsec_" + "c2VjcmV0" * 4}
+"""Of the sources douyin-demo and standard-demo of the first account."""
 
 
 class System:
@@ -160,8 +161,9 @@ class System:
             scopes = ", ".join(f'"{scope}"' for scope in SCOPES)
             lines += ["[[keys]]", f'id = "{name}"', f'account = "{name}"', f'sha256 = "{hash_key(key)}"']
             lines += [f"scopes = [{scopes}]"]
-        (self.folder / "douyin").write_text(DOUYIN_SECRET)
         first = next(iter(self._accounts))
-        lines += ["[[sources]]", 'id = "douyin-test"', f'account = "{first}"', 'platform = "douyin"']
-        lines += ['id_space = "douyin"', 'secret_files = ["douyin"]']
+        for platform, secret in SECRETS.items():
+            (self.folder / platform).write_text(secret)
+            lines += ["[[sources]]", f'id = "{platform}-demo"', f'account = "{first}"', f'platform = "{platform}"']
+            lines += [f'id_space = "{platform}"', f'secret_files = ["{platform}"]']
         (self.folder / "superfan.toml").write_text("\n".join(lines) + "\n")
