@@ -19,12 +19,12 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
         # Not pytest's own folder: when tests run as root, the server runs as another user and could not enter it.
         folder = Path(tempfile.mkdtemp(prefix="superfan-tests-", dir="/var/tmp"))
         folder.chmod(0o755)
         self.folder = folder
-        self.server = PostgresServer(folder, choose_programs(folder, print), log=folder / "postgres.log", fsync=False)
+        self.server = PostgresServer(folder, choose_programs(folder, print), log=folder / "postgres.log", fsync=fsync)
 
     async def start(self) -> None:
         await self.server.start()

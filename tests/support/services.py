@@ -36,20 +36,21 @@ class System:
         self.folder = Path(tempfile.mkdtemp(prefix="superfan-tests-system-"))
         self.children: dict[str, Child] = {}
         self.http = httpx.AsyncClient(timeout=30)
+        self.log_format = "console"
         self._server = server
         self._accounts = accounts
         self._ports: dict[str, tuple[int, int]] = {}
 
-    async def start(self) -> None:
-        """Broker, databases, then every service in role `all`; returns when all are ready."""
+    async def start(self, services: Iterable[str] = SERVICES) -> None:
+        """Broker, databases, then each of `services` in role `all`; returns when all are ready."""
         self._write_config()
         await self.broker.start()
-        for service in WITH_DATABASE:
-            self.databases[service] = await self._server.create_database()
-            await upgrade(self.databases[service], service)
-        for service in SERVICES:
+        for service in services:
+            if service in WITH_DATABASE:
+                self.databases[service] = await self._server.create_database()
+                await upgrade(self.databases[service], service)
             await self.spawn(service)
-        await self.wait_ready()
+        await self.wait_ready(services)
 
     async def stop(self) -> None:
         """End everything that was started."""
@@ -71,7 +72,7 @@ class System:
             **{key: value for key, value in os.environ.items() if not key.startswith("SUPERFAN_")},
             "SUPERFAN_CONFIG": str(self.folder / "superfan.toml"),
             "SUPERFAN_KAFKA": self.broker.bootstrap,
-            "SUPERFAN_LOG_FORMAT": "console",
+            "SUPERFAN_LOG_FORMAT": self.log_format,
             f"{prefix}HTTP_PORT": str(self._ports[name][0]),
             f"{prefix}METRICS_PORT": str(self._ports[name][1]),
         }
