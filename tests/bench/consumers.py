@@ -1,0 +1,255 @@
+"""The four consumers: events a second through the real transaction, from memory; PostgreSQL with fsync.
+
+Limit: the statements by which the same run wrote its rows, recorded with their values, played again by asyncpg on one
+connection, one transaction a batch. Usual way: the same use case in a transaction for each event.
+"""
+
+import importlib
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import psutil
+from sqlalchemy import event as hooks
+
+from libs.common import inbox
+from libs.common.config import Account
+from libs.common.consumer import Applier
+from libs.common.consumer.offsets import StoredPositions
+from libs.common.db import AsyncEngine, make_engine, make_sessions
+from libs.common.events import EVENT_TYPES, parse_event, validate_event
+from libs.common.kafka import Batch
+from libs.common.migrate import upgrade
+from libs.common.service import Service
+from tests.bench.report import Row, count, cpu_seconds, median, share
+from tests.support.folding import FakeMessage
+from tests.support.postgres import TestServer
+from tests.support.services import WITH_DATABASE
+
+EVENTS = 10_000
+BATCH = 500
+USUAL_EVENTS = 400
+USERS = 3000
+CLUSTER = "bench"
+ACCOUNT = Account("demo", ZoneInfo("Asia/Shanghai"), "CNY", "douyin", "user")
+MIX = {
+    "profile": ("view", "view", "view", "like", "like", "comment", "follow", "order.paid"),
+    "segmentation": ("view", "view", "view", "like", "like", "comment", "follow", "order.paid"),
+    "engagement": ("follow", "follow", "follow", "unfollow"),
+    "rewards": ("like", "like", "sign_in", "comment", "share", "follow", "order.paid"),
+}
+"""Types in the shares in which each consumer may see them; every one of them changes its tables."""
+
+Statement = tuple[str, tuple[Any, ...]]
+
+
+@dataclass
+class Run:
+    """Events a second, and CPU seconds per event of this process and of PostgreSQL."""
+
+    rate: float
+    cpu: float
+    database_cpu: float
+
+
+def make_batches(service: str) -> list[Batch]:
+    """The same events in every round: warm-up batch first, then EVENTS in batches of one topic."""
+    draw = random.Random(7)
+    end = datetime.now(UTC) - timedelta(minutes=5)
+    by_topic: dict[str, list[bytes]] = {}
+    for number in range(EVENTS + BATCH):
+        kind = draw.choice(MIX[service])
+        data: dict[str, dict[str, Any]] = {
+            "view": {"content_id": f"v{number % 97}", "watch_ms": 8000, "duration_ms": 15_000},
+            "like": {"content_id": f"v{number % 97}"},
+            "comment": {"content_id": f"v{number % 97}", "comment_id": f"c{number}", "text": "好看"},
+            "share": {"content_id": f"v{number % 97}"},
+            "order.paid": {"order_id": f"o{number}", "amount_minor": 1990, "currency": "CNY"},
+        }
+        value = validate_event(
+            {
+                "id": f"e{number}",
+                "source": "/bench",
+                "type": kind,
+                "subject": f"douyin:ou_{draw.randrange(USERS):05d}",
+                "account": "demo",
+                "time": end - timedelta(minutes=draw.randrange(60 * 24 * 30)),
+                "receivedtime": end,
+                "traceparent": f"00-{draw.getrandbits(128):032x}-{draw.getrandbits(64):016x}-00",
+                "data": data.get(kind, {}),
+            }
+        ).to_json()
+        by_topic.setdefault(EVENT_TYPES[kind].topic, []).append(value)
+    batches = []
+    for topic, values in by_topic.items():
+        for start in range(0, len(values), BATCH):
+            records = [FakeMessage(topic, 0, start + n, v) for n, v in enumerate(values[start : start + BATCH])]
+            batches.append(Batch(topic, 0, start, start + len(records), records))
+    return batches
+
+
+async def measure(server: TestServer, rounds: int, services: Sequence[str] = WITH_DATABASE) -> list[Row]:
+    """One row a consumer. `server` must run with fsync."""
+    found: list[Row] = []
+    for name in services:
+        service: Service = importlib.import_module(f"services.{name}.main").SERVICE
+        batches = make_batches(name)
+        template = await server.create_database()
+        await upgrade(template, name)
+        bench = _Bench(server, service, template.rpartition("/")[2], batches)
+        recorded = await bench.record()
+        ours, limit, usual = [], [], []
+        for _ in range(rounds):
+            ours.append(await bench.ours())
+            limit.append(await bench.limit(recorded))
+            usual.append(await bench.usual())
+        await server.drop_database(template)
+        found.append(_row(name, ours, limit, usual))
+    return found
+
+
+def _row(name: str, ours: list[Run], limit: list[Run], usual: list[Run]) -> Row:
+    of_limit = median(o.rate / m.rate for o, m in zip(ours, limit, strict=True))
+    times = median(o.rate / u.rate for o, u in zip(ours, usual, strict=True))
+    cpu, database = median(run.cpu for run in ours) * 1e6, median(run.database_cpu for run in ours) * 1e6
+    floor = median(run.database_cpu for run in limit) * 1e6
+    return Row(
+        f"{name}, exactly once into PostgreSQL",
+        f"{count(median(run.rate for run in ours))} events/s; CPU {cpu:.0f} µs + PostgreSQL {database:.0f} µs",
+        "≥ 60 % of the limit, ≥ 10 × usual",
+        of_limit >= 0.6 and times >= 10,
+        f"{count(median(run.rate for run in limit))}/s; PostgreSQL {floor:.0f} µs",
+        share(of_limit),
+        f"{count(median(run.rate for run in usual))}/s",
+        f"{times:.1f} ×",
+    )
+
+
+class _Bench:
+    def __init__(self, server: TestServer, service: Service, template: str, batches: list[Batch]) -> None:
+        self._server = server
+        self._service = service
+        self._template = template
+        self._warm_up, self._batches = batches[0], batches[1:]
+        self._events = sum(len(batch.records) for batch in self._batches)
+        self._handle = service.make_handler(lambda _: ACCOUNT)
+        assert server.server.child is not None
+        self._postgres = psutil.Process(server.server.child.pid)
+
+    async def ours(self) -> Run:
+        """The real Applier."""
+        async with _Database(self._server, self._template) as database:
+            applier, now = await self._applier(database), datetime.now(UTC)
+            await applier.apply(CLUSTER, self._warm_up, now)
+            with self._clock(self._events) as run:
+                for batch in self._batches:
+                    await applier.apply(CLUSTER, batch, now)
+        return run
+
+    async def record(self) -> list[list[Statement]]:
+        """What a run writes, statement by statement, a list for each batch."""
+        async with _Database(self._server, self._template) as database:
+            applier, now = await self._applier(database), datetime.now(UTC)
+            written: list[list[Statement]] = []
+
+            @hooks.listens_for(database.engine.sync_engine, "before_cursor_execute")
+            def keep(
+                _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+            ) -> None:
+                if statement.startswith(("insert", "update")):
+                    written[-1].append((statement, tuple(parameters)))
+
+            for batch in [self._warm_up, *self._batches]:
+                written.append([])
+                await applier.apply(CLUSTER, batch, now)
+            return written
+
+    async def limit(self, recorded: list[list[Statement]]) -> Run:
+        """The recorded statements alone."""
+        async with _Database(self._server, self._template) as database:
+            await self._applier(database)  # the rows of the positions
+            connection = await asyncpg.connect(database.url, server_settings={"jit": "off"})
+            try:
+                await _play(connection, recorded[0])
+                with self._clock(self._events) as run:
+                    for statements in recorded[1:]:
+                        await _play(connection, statements)
+            finally:
+                await connection.close()
+        return run
+
+    async def usual(self) -> Run:
+        """A transaction for each event: its row, then the use case."""
+        values = [record.value or b"" for batch in self._batches for record in batch.records]
+        random.Random(7).shuffle(values)
+        async with _Database(self._server, self._template) as database:
+            sessions, now = make_sessions(database.engine), datetime.now(UTC)
+
+            async def apply(value: bytes) -> None:
+                async with sessions() as session, session.begin():
+                    new = (await inbox.insert_new(session, [parse_event(value)], self._service.keep_data)).new
+                    await self._handle(session, new, now)
+
+            for value in values[:50]:
+                await apply(value)
+            with self._clock(USUAL_EVENTS) as run:
+                for value in values[50 : 50 + USUAL_EVENTS]:
+                    await apply(value)
+        return run
+
+    async def _applier(self, database: "_Database") -> Applier:
+        sessions = make_sessions(database.engine)
+        topics = {batch.topic for batch in [self._warm_up, *self._batches]}
+        await StoredPositions("bench", sessions).reset(CLUSTER, {(topic, 0): 0 for topic in topics})
+        return Applier("bench", sessions, self._handle, self._service.keep_data)
+
+    @contextmanager
+    def _clock(self, events: int) -> Iterator[Run]:
+        run = Run(0, 0, 0)
+        backends = self._postgres.children()
+        database = sum(map(cpu_seconds, backends))
+        began, used = time.perf_counter(), time.process_time()
+        yield run
+        run.cpu = (time.process_time() - used) / events
+        run.rate = events / (time.perf_counter() - began)
+        run.database_cpu = (sum(map(_cpu_or_zero, backends)) - database) / events
+
+
+class _Database:
+    """A fresh database with the service's tables, and an engine on it."""
+
+    engine: AsyncEngine
+    url: str
+
+    def __init__(self, server: TestServer, template: str) -> None:
+        self._server = server
+        self._template = template
+
+    async def __aenter__(self) -> "_Database":
+        self.url = await self._server.create_database(template=self._template)
+        await self._server.execute("checkpoint")  # making a database leaves much to write; not in our time
+        self.engine = make_engine(self.url, 1)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.engine.dispose()
+        await self._server.drop_database(self.url)
+
+
+async def _play(connection: Any, statements: list[Statement]) -> None:
+    async with connection.transaction():
+        for statement, parameters in statements:
+            await connection.fetch(statement, *parameters)
+
+
+def _cpu_or_zero(process: psutil.Process) -> float:
+    try:
+        return cpu_seconds(process)
+    except psutil.NoSuchProcess:
+        return 0.0

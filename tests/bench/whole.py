@@ -1,0 +1,122 @@
+"""The running system: memory of idle processes, and the way from a follow to its welcome."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import psutil
+from aiokafka import AIOKafkaConsumer
+
+from tests.bench.load import at_rate, request_bytes
+from tests.bench.report import Row, cpu_seconds
+from tests.support.postgres import TestServer
+from tests.support.services import SERVICES, WITH_DATABASE, System
+
+RATE = 300
+SECONDS = 20
+MIB = 2**20
+
+
+async def measure(server: TestServer) -> list[Row]:
+    """Five services in role `all`, and a second profile as worker for its memory."""
+    system = System(server, {"demo": {}})
+    system.log_format = "json"
+    try:
+        await system.start()
+        worker = await system.spawn("profile", "worker", "profile-worker")
+        await system.wait_ready(["profile-worker"])
+        await asyncio.sleep(5)
+        idle = {name: _resident(system.children[name].pid) for name in SERVICES}
+        alone = _resident(worker.pid)
+        await worker.stop()
+        del system.children["profile-worker"]
+        await system.wait_ready()
+        await asyncio.sleep(3)
+        return [
+            Row("memory of an idle worker (profile)", f"{alone:.0f} MB", "< 130 MB", alone < 130),
+            Row(
+                "memory of an idle process, role all",
+                ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in idle.items()) + " MB",
+                "< 170 MB",
+                max(idle.values()) < 170,
+            ),
+            await _welcome(system),
+        ]
+    finally:
+        await system.stop()
+
+
+async def _welcome(system: System) -> Row:
+    """A third of the events are follows. Time from the planned instant of the request to Kafka's append of the message
+    that tells the decision: so commit and relay are in it."""
+    planned: dict[str, float] = {}
+    began = time.time() + 0.5
+    number = RATE * SECONDS
+
+    def requests() -> Iterator[bytes]:
+        for n in itertools.count():
+            subject = f"douyin:welcome_{n}"
+            if n % 3:
+                yield _request(system, n, f"douyin:ou_{n % 500}", "like")
+            else:
+                planned[subject] = began + n / RATE
+                yield _request(system, n, subject, "follow")
+
+    await asyncio.sleep(began - time.time())
+    cpu = _cpu(system)
+    load = await at_rate(system.url("ingest"), requests(), RATE, SECONDS)
+    await system.applied()
+    used = {name: (seconds - cpu[name]) / number * 1e6 for name, seconds in _cpu(system).items()}
+    appended = await _messages(system.broker.bootstrap, set(planned))
+    delays = sorted(appended[subject] - at for subject, at in planned.items())
+    p50, p99 = (delays[int(len(delays) * quantile)] * 1000 for quantile in (0.5, 0.99))
+    spent = ", ".join(f"{name} {micro:.0f}" for name, micro in used.items())
+    return Row(
+        f"follow → welcome published, {load.rate:.0f} events/s one by one, {len(delays)} follows",
+        f"p50 {p50:.0f} ms, p99 {p99:.0f} ms; CPU µs an event: {spent}",
+        "p50 < 150 ms, p99 < 1 s",
+        p50 < 150 and p99 < 1000,
+    )
+
+
+def _request(system: System, number: int, subject: str, kind: str) -> bytes:
+    body = {
+        "id": f"w{number}",
+        "source": "/bench",
+        "type": kind,
+        "subject": subject,
+        "time": datetime.now(UTC),
+        "data": {} if kind == "follow" else {"content_id": "v1"},
+    }
+    headers = {**system.authorization("demo"), "Content-Type": "application/json"}
+    return request_bytes("/v1/events", orjson.dumps(body), headers)
+
+
+async def _messages(bootstrap: str, wanted: set[str]) -> dict[str, float]:
+    """subject → instant at which Kafka appended the welcome."""
+    consumer = AIOKafkaConsumer("superfan.messages", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    found: dict[str, float] = {}
+    try:
+        async with asyncio.timeout(30):
+            while not wanted <= found.keys():
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    for record in records:
+                        message: dict[str, Any] = orjson.loads(record.value)
+                        if message["type"] == "message.sent":
+                            found[message["subject"]] = record.timestamp / 1000
+    finally:
+        await consumer.stop()
+    return found
+
+
+def _resident(pid: int) -> float:
+    return float(psutil.Process(pid).memory_info().rss / MIB)
+
+
+def _cpu(system: System) -> dict[str, float]:
+    return {name: cpu_seconds(psutil.Process(system.children[name].pid)) for name in ("ingest", *WITH_DATABASE)}
