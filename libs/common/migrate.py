@@ -68,6 +68,20 @@ def drop_common_tables_0001() -> None:
         op.execute(f"drop table {table}")
 
 
+def change_common_tables_0002() -> None:
+    """Dead letters over REST: whose each letter is, when it was edited, where it stood; the stopped line."""
+    for statement in COMMON_0002:
+        op.execute(statement)
+
+
+def undo_common_tables_0002() -> None:
+    """Undo `change_common_tables_0002`; the accounts found in keys stay."""
+    op.execute("drop table consumer_stop")
+    op.execute("drop index ix_dead_letter_account_first_at_digest")
+    op.execute("drop index ix_dead_letter_first_at")
+    op.execute("alter table dead_letter drop column position, drop column edited_at")
+
+
 COMMON_0001 = [
     """create table consumer_offset (
         cluster_id text not null, topic text not null, partition integer not null,
@@ -101,4 +115,16 @@ COMMON_0001 = [
         status smallint not null, response jsonb not null, created_at timestamptz not null default now(),
         constraint pk_idempotency_key primary key (account, key))""",
     "create index ix_idempotency_key_created_at on idempotency_key (created_at)",
+]
+
+COMMON_0002 = [
+    "alter table dead_letter add column edited_at timestamptz, add column position bigint",
+    """update dead_letter set account = substring(encode(key, 'escape') from '^([a-z0-9-]{1,40})/')
+        where account is null""",
+    "create index ix_dead_letter_account_first_at_digest on dead_letter (account, first_at, digest)",
+    "create index ix_dead_letter_first_at on dead_letter (first_at)",
+    "create index ix_dead_letter_position on dead_letter (position)",
+    """create table consumer_stop (
+        stopped_at timestamptz not null, reason text not null, resumed_at timestamptz, resumed_by text,
+        constraint pk_consumer_stop primary key (stopped_at))""",
 ]

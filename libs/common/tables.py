@@ -7,6 +7,7 @@
 | alias | fact | which user each subject belongs to |
 | outbox | notice | derived events on their way to Kafka |
 | dead_letter | decision | records that no code could apply, with the reason |
+| consumer_stop | decision | when and why too many of them stopped the service's line, and who resumed it |
 | idempotency_key | decision | the stored answer of each HTTP write |
 """
 
@@ -115,6 +116,19 @@ def make_metadata() -> MetaData:
         column("attempts", Integer, server_default=text("1")),
         column("first_at", instant),
         column("last_at", instant),
+        column("edited_at", instant, nullable=True),
+        column("position", BigInteger, nullable=True),
+        Index("ix_dead_letter_account_first_at_digest", "account", "first_at", "digest"),
+        Index("ix_dead_letter_first_at", "first_at"),
+        Index("ix_dead_letter_position", "position"),
+    )
+    Table(
+        "consumer_stop",
+        metadata,
+        column("stopped_at", instant, primary_key=True),
+        column("reason", Text),
+        column("resumed_at", instant, nullable=True),
+        column("resumed_by", Text, nullable=True),
     )
     Table(
         "idempotency_key",

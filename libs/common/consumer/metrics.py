@@ -34,3 +34,4 @@ REBUILDS = Counter(
     "superfan_consumer_rebuilds_total", "Times that the Kafka client was replaced after an error", ["service", "topic"]
 )
 PAUSED = Gauge("superfan_consumer_paused", "1 while the consumer waits for the outbox to empty", ["service", "topic"])
+STOPPED = Gauge("superfan_consumer_stopped", "1 while dead letters have stopped the line", ["service"])

@@ -1,20 +1,21 @@
 """One partition batch = one transaction: offset, event table, use case, outbox; a bad event is set aside alone."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common import inbox
 from libs.common.config import UnknownAccountError
 from libs.common.consumer import offsets
+from libs.common.consumer.line import Line, stop_if_needed
 from libs.common.consumer.metrics import DEAD_LETTERS, EVENTS_APPLIED, EVENTS_REPEATED
 from libs.common.db import Sessions, is_transient
+from libs.common.dead_letters import store as dead_letters
+from libs.common.dead_letters.store import Refused
 from libs.common.events import AnyEvent, parse_event
 from libs.common.kafka import Batch, Message
 
@@ -44,13 +45,6 @@ class _Item:
     event: AnyEvent
 
 
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    record: Message
-    event: AnyEvent | None
-    error: Exception
-
-
 class Applier:
     """Applies batches to one service's database.
 
@@ -59,8 +53,9 @@ class Applier:
     """
 
     def __init__(self, service: str, sessions: Sessions, handle: Handler, keep: Callable[[str], bool]) -> None:
-        self._service = service
-        self._sessions = sessions
+        self.service = service
+        self.sessions = sessions
+        self.line = Line(service, sessions)
         self._handle = handle
         self._keep = keep
 
@@ -79,27 +74,29 @@ class Applier:
         cluster_id: str,
         batch: Batch,
         items: list[_Item],
-        letters: list[_Letter],
+        letters: list[Refused],
         now: datetime,
         *,
         bisect: bool,
     ) -> bool:
         letters = list(letters)
-        async with self._sessions() as session, session.begin():
+        async with self.sessions() as session, session.begin():
             if not await offsets.advance(session, cluster_id, batch):
                 raise OffsetConflictError(f"{batch.topic}/{batch.partition} does not stand at {batch.position}")
             if bisect:
                 counts = await self._bisect(session, items, letters, now)
             else:
-                counts = [await self._fold(session, [item.event for item in items], now)]
-            await _store_letters(session, letters, now)
+                counts = [await self.fold(session, [item.event for item in items], now)]
+            stopped = None
+            if letters:
+                await dead_letters.add(session, cluster_id, letters, now)
+                stopped = await stop_if_needed(session, cluster_id, now)
+        if stopped:
+            self.line.stopped(stopped)
         for arrived in counts:
-            for event in arrived.new:
-                EVENTS_APPLIED.labels(self._service, event.type).inc()
-            EVENTS_REPEATED.labels(self._service, "repeat").inc(arrived.repeated)
-            EVENTS_REPEATED.labels(self._service, "conflict").inc(arrived.conflicting)
+            self.count(arrived)
         for letter in letters:
-            DEAD_LETTERS.labels(self._service, type(letter.error).__name__).inc()
+            DEAD_LETTERS.labels(self.service, type(letter.error).__name__).inc()
             log.error(
                 "an event went to the dead letters",
                 topic=letter.record.topic,
@@ -110,7 +107,15 @@ class Applier:
             )
         return bool(session.info.pop("outbox", False))
 
-    async def _fold(self, session: AsyncSession, events: list[AnyEvent], now: datetime) -> inbox.Arrived:
+    def count(self, arrived: inbox.Arrived) -> None:
+        """Tell in metrics what has been committed."""
+        for event in arrived.new:
+            EVENTS_APPLIED.labels(self.service, event.type).inc()
+        EVENTS_REPEATED.labels(self.service, "repeat").inc(arrived.repeated)
+        EVENTS_REPEATED.labels(self.service, "conflict").inc(arrived.conflicting)
+
+    async def fold(self, session: AsyncSession, events: list[AnyEvent], now: datetime) -> inbox.Arrived:
+        """Event table, use case, outbox, in the caller's transaction; raises whatever keeps the events from it."""
         arrived = await inbox.insert_new(session, events, self._keep)
         if arrived.new:
             try:
@@ -122,18 +127,18 @@ class Applier:
         return arrived
 
     async def _bisect(
-        self, session: AsyncSession, items: list[_Item], letters: list[_Letter], now: datetime
+        self, session: AsyncSession, items: list[_Item], letters: list[Refused], now: datetime
     ) -> list[inbox.Arrived]:
         if not items:
             return []
         try:
             async with session.begin_nested():
-                return [await self._fold(session, [item.event for item in items], now)]
+                return [await self.fold(session, [item.event for item in items], now)]
         except Exception as error:
             if is_retryable(error):
                 raise
             if len(items) == 1:
-                letters.append(_Letter(items[0].record, items[0].event, error))
+                letters.append(Refused(items[0].record, items[0].event, error))
                 return []
         middle = len(items) // 2
         first = await self._bisect(session, items[:middle], letters, now)
@@ -145,51 +150,11 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, WaitForAccountError) or is_transient(error)
 
 
-def _decode(records: Sequence[Message]) -> tuple[list[_Item], list[_Letter]]:
+def _decode(records: Sequence[Message]) -> tuple[list[_Item], list[Refused]]:
     items, letters = [], []
     for record in records:
         try:
             items.append(_Item(record, parse_event(record.value or b"")))
         except ValueError as error:  # pydantic's ValidationError is one
-            letters.append(_Letter(record, None, error))
+            letters.append(Refused(record, None, error))
     return items, letters
-
-
-async def _store_letters(session: AsyncSession, letters: list[_Letter], now: datetime) -> None:
-    by_digest = {_digest(letter): letter for letter in letters}
-    if not by_digest:
-        return
-    rows = sorted(by_digest.items(), key=lambda row: row[0])
-    await session.execute(
-        text(
-            'insert into dead_letter (digest, account, type, topic, partition, "offset", key, value, error, reason,'
-            " first_at, last_at)"
-            ' select digest, account, type, topic, partition, "offset", key, value, error, reason, :now, :now'
-            " from unnest(cast(:digest as bytea[]), cast(:account as text[]), cast(:type as text[]),"
-            " cast(:topic as text[]), cast(:partition as int[]), cast(:offset as bigint[]), cast(:key as bytea[]),"
-            " cast(:value as bytea[]), cast(:error as text[]), cast(:reason as text[]))"
-            ' as n(digest, account, type, topic, partition, "offset", key, value, error, reason)'
-            " on conflict (digest) do update set attempts = dead_letter.attempts + 1, last_at = excluded.last_at,"
-            " error = excluded.error, reason = excluded.reason"
-        ),
-        {
-            "now": now,
-            "digest": [digest for digest, _ in rows],
-            "account": [letter.event.account if letter.event else None for _, letter in rows],
-            "type": [letter.event.type if letter.event else None for _, letter in rows],
-            "topic": [letter.record.topic for _, letter in rows],
-            "partition": [letter.record.partition for _, letter in rows],
-            "offset": [letter.record.offset for _, letter in rows],
-            "key": [letter.record.key for _, letter in rows],
-            "value": [letter.record.value for _, letter in rows],
-            "error": [type(letter.error).__name__ for _, letter in rows],
-            "reason": [str(letter.error).replace("\0", "")[:2000] for _, letter in rows],
-        },
-    )
-
-
-def _digest(letter: _Letter) -> bytes:
-    """The event's identity where it could be read, else that of the bytes."""
-    if letter.event is not None:
-        return letter.event.digest
-    return hashlib.blake2b(letter.record.value or b"", digest_size=16).digest()

@@ -36,11 +36,13 @@ class Worker:
         positions: StoredPositions,
         relay: Relay,
     ) -> None:
+        self._line = applier.line
         self._loops = [TopicLoop(service, bootstrap, topic, applier, positions, relay) for topic in topics]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to consume; Kafka may be down."""
+        await self._line.start()
         self._tasks = [asyncio.create_task(loop.run(), name=f"consume {loop.topic}") for loop in self._loops]
 
     async def stop(self) -> None:
@@ -52,6 +54,7 @@ class Worker:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._line.stop()
 
     def stuck(self) -> str | None:
         """Liveness: the topics whose loop has stopped moving, or None. A database or broker being down is not that."""
@@ -66,7 +69,7 @@ class Worker:
 
 
 class TopicLoop:
-    """Polls one topic and applies what arrives. Back-pressure: a full outbox pauses it."""
+    """Polls one topic and applies what arrives. A full outbox pauses it, and so does a stopped line."""
 
     def __init__(
         self, service: str, bootstrap: str, topic: str, applier: Applier, positions: StoredPositions, relay: Relay
@@ -121,7 +124,8 @@ class TopicLoop:
                 delay = min(delay * 2, 5.0)
 
     async def _turn(self, consumer: Consumer) -> None:
-        if self._relay.full:
+        line = self._applier.line
+        if self._relay.full or line.held:
             consumer.pause()
         else:
             consumer.resume()
@@ -129,6 +133,9 @@ class TopicLoop:
         batches = await consumer.poll(BATCH_RECORDS, POLL_SECONDS)
         self.beat = time.monotonic()
         for batch in batches:
+            if line.held:
+                consumer.forget(batch)
+                continue
             async with self._working:
                 await self._apply(consumer, batch)
             if self.stopping:
