@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from libs.common.config import SCOPES, Account, Config
+from libs.common.web.limits import RateLimits
 from libs.common.web.problems import Problem
 
 _UNKNOWN = hashlib.sha256(b"no key has this text").hexdigest()
@@ -68,7 +69,10 @@ def _unauthorized(detail: str, challenge: str, code: str = "unauthorized") -> Pr
 
 
 def require(*scopes: str) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that gives the Caller: `caller: Annotated[Caller, Depends(require("profile:read"))]`."""
+    """A dependency that gives the Caller: `caller: Annotated[Caller, Depends(require("profile:read"))]`.
+
+    Each request counts towards its key's rate limit, also one that lacks a scope.
+    """
     unknown = set(scopes) - set(SCOPES)
     if unknown:
         raise ValueError(f"no such scope: {', '.join(sorted(unknown))}")
@@ -77,6 +81,8 @@ def require(*scopes: str) -> Callable[..., Awaitable[Caller]]:
         config: Config = request.app.state.config.current
         caller = authenticate(config, request.headers.get("authorization"), datetime.now(UTC))
         request.scope["superfan.caller"] = {"account": caller.account.name, "key_id": caller.key_id}
+        limits: RateLimits = request.app.state.rate_limits
+        limits.take_for_key(request.scope, caller.key_id, config.keys[caller.key_id].rate_per_second)
         caller.check(*scopes)
         return caller
 

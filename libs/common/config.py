@@ -52,7 +52,8 @@ class Account:
 
 @dataclass(frozen=True)
 class Key:
-    """An API key. `sha256` is the hex digest of the whole key text."""
+    """An API key. `sha256` is the hex digest of the whole key text; without `rate_per_second` (requests) the service's
+    default holds."""
 
     id: str
     account: str
@@ -60,17 +61,20 @@ class Key:
     scopes: frozenset[str]
     trust: Literal["server", "client"]
     expires: datetime | None
+    rate_per_second: float | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A webhook source. `secrets` holds one, or two while they are rotated; a signature by either is good."""
+    """A webhook source. `secrets` holds one, or two while they are rotated; a signature by either is good. Without
+    `rate_per_second` (deliveries) there is no limit: a platform must not be refused at its normal rate."""
 
     id: str
     account: str
     platform: str
     id_space: str
     secrets: tuple[str, ...] = field(repr=False)
+    rate_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,9 @@ _Id = Annotated[str, StringConstraints(pattern=rf"^{_KEY_ID}$")]
 _IdSpace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,40}$")]
 
 
+_Rate = Annotated[float, Field(gt=0, le=1_000_000)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -134,6 +141,7 @@ class _KeyTable(_Table):
     scopes: list[Scope]
     trust: Literal["server", "client"] = "server"
     expires: AwareDatetime | None = None
+    rate_per_second: _Rate | None = None
 
 
 class _SourceTable(_Table):
@@ -142,6 +150,7 @@ class _SourceTable(_Table):
     platform: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}$")]
     id_space: _IdSpace
     secret_files: Annotated[list[str], Field(min_length=1, max_length=2)]
+    rate_per_second: _Rate | None = None
 
 
 class _File(_Table):
@@ -188,7 +197,9 @@ def load(path: str | Path) -> Config:
             else:
                 if not secrets[-1]:
                     problems.append(f"sources {source.id}: secret file {name} is empty")
-        sources[source.id] = Source(source.id, source.account, source.platform, source.id_space, tuple(secrets))
+        sources[source.id] = Source(
+            source.id, source.account, source.platform, source.id_space, tuple(secrets), source.rate_per_second
+        )
     if problems:
         raise _refused(path, problems)
 
@@ -197,7 +208,8 @@ def load(path: str | Path) -> Config:
         for name, table in file.accounts.items()
     }
     keys = {
-        key.id: Key(key.id, key.account, key.sha256, frozenset(key.scopes), key.trust, key.expires) for key in file.keys
+        key.id: Key(key.id, key.account, key.sha256, frozenset(key.scopes), key.trust, key.expires, key.rate_per_second)
+        for key in file.keys
     }
     return Config(MappingProxyType(accounts), MappingProxyType(keys), MappingProxyType(sources), digest.hexdigest())
 

@@ -23,7 +23,7 @@ from libs.common.outbox import Relay
 from libs.common.process import Component
 from libs.common.settings import DatabaseSettings, load_settings
 from libs.common.telemetry import configure_logging
-from libs.common.web import create_app, not_found
+from libs.common.web import DEFAULT_LIMITS, Limits, create_app, not_found
 from libs.common.web.problems import problem_response
 
 VERSION = "0.1.0"
@@ -48,7 +48,7 @@ class Service:
     tags: Sequence[Mapping[str, str]] = ()
     keep_idempotency_keys_for_ever: bool = False
 
-    def build_app(self, config: ConfigFile, sessions: Sessions) -> FastAPI:
+    def build_app(self, config: ConfigFile, sessions: Sessions, limits: Limits = DEFAULT_LIMITS) -> FastAPI:
         """The REST API over `sessions`."""
         app = create_app(
             service=self.name,
@@ -60,6 +60,7 @@ class Service:
             sessions=sessions,
             tags=self.tags,
             keep_idempotency_keys=None if self.keep_idempotency_keys_for_ever else timedelta(hours=24),
+            limits=limits,
         )
         app.add_exception_handler(UnknownUserError, _on_unknown_user)
         return app
@@ -120,7 +121,7 @@ class Service:
                 Component("consumer", start=worker.start, stop=worker.stop, deadline=15),
             ]
         if role in ("api", "all"):
-            app = self.build_app(config, sessions)
+            app = self.build_app(config, sessions, Limits(settings.max_in_flight, settings.rate_per_second))
             components.append(process.serve_http(app, settings.http_host, settings.http_port))
         return await process.run(components, stop_deadline=45, on_stopping=health.drain)
 

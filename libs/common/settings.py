@@ -1,7 +1,8 @@
 """Typed settings from the environment; every problem is told at once.
 
-Variables that all services share are `SUPERFAN_CONFIG`, `SUPERFAN_KAFKA`, `SUPERFAN_LOG_LEVEL` and
-`SUPERFAN_LOG_FORMAT`; all others carry the service's own prefix. A service's `settings.py` is:
+Variables that all services share are `SUPERFAN_CONFIG`, `SUPERFAN_KAFKA`, `SUPERFAN_LOG_LEVEL`,
+`SUPERFAN_LOG_FORMAT` and `SUPERFAN_RATE_PER_SECOND`; all others carry the service's own prefix.
+A service's `settings.py` is:
 
     class Settings(DatabaseSettings):
         model_config = SettingsConfigDict(env_prefix="SUPERFAN_PROFILE_")
@@ -33,6 +34,14 @@ class ServiceSettings(BaseSettings):
     http_host: str = Field("127.0.0.1", description="address that the API and the metrics port listen on")
     http_port: Port = Field(8080, description="port of the API")
     metrics_port: Port = Field(9090, description="port of /livez, /readyz and /metrics")
+    max_in_flight: int = Field(256, ge=1, description="requests handled at once; more are answered 503 at once")
+    rate_per_second: float = Field(
+        1000,
+        gt=0,
+        le=1_000_000,
+        validation_alias="SUPERFAN_RATE_PER_SECOND",
+        description="requests a second of one key that has no rate_per_second of its own, in each process",
+    )
 
 
 def _check_pg_url(url: str) -> str:

@@ -13,7 +13,7 @@ from libs.common.kafka import Producer
 from libs.common.process import Component
 from libs.common.settings import load_settings
 from libs.common.telemetry import configure_logging, get_logger
-from libs.common.web import create_app
+from libs.common.web import DEFAULT_LIMITS, Limits, create_app
 from services.ingest.api import router
 from services.ingest.platforms import ADAPTERS, standard
 from services.ingest.schemas.requests import describe_bodies
@@ -26,7 +26,7 @@ VERSION = "0.1.0"
 ROLES = ("api", "worker", "all", "migrate")
 
 
-def build_app(config: ConfigFile, producer: Producer, ack_seconds: float) -> FastAPI:
+def build_app(config: ConfigFile, producer: Producer, ack_seconds: float, limits: Limits = DEFAULT_LIMITS) -> FastAPI:
     """The REST API over `producer`."""
     app = create_app(
         service=SERVICE,
@@ -40,6 +40,7 @@ def build_app(config: ConfigFile, producer: Producer, ack_seconds: float) -> Fas
             {"name": "events", "description": "The sender's own events."},
             {"name": "webhooks", "description": "What platforms push."},
         ],
+        limits=limits,
     )
     describe_bodies(app)
     return app
@@ -87,7 +88,7 @@ async def _serve(settings: Settings, config: ConfigFile) -> int:
     health = Health(SERVICE)
     producer = Producer(settings.kafka, f"superfan-{SERVICE}")
     health.add_readiness("kafka", lambda: producer.problem)
-    app = build_app(config, producer, settings.ack_seconds)
+    app = build_app(config, producer, settings.ack_seconds, Limits(settings.max_in_flight, settings.rate_per_second))
     components = [
         health.serve(settings.http_host, settings.metrics_port),
         Component("configuration", run=config.poll),

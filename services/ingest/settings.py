@@ -11,4 +11,5 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="SUPERFAN_INGEST_")
 
+    max_in_flight: int = Field(512, ge=1, description="requests handled at once; more are answered 503 at once")
     ack_seconds: float = Field(0.8, gt=0, le=5, description="how long Kafka may take to acknowledge before a 503")

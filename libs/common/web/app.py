@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 
 from libs.common.config import ConfigFile
+from libs.common.web.limits import DEFAULT_LIMITS, Limits, Load, RateLimits
 from libs.common.web.middleware import RequestMiddleware
 from libs.common.web.openapi import describe_errors
 from libs.common.web.problems import MOST_ERRORS, Problem, add_problem_handlers, pointer_to
@@ -34,12 +35,14 @@ def create_app(
     tags: Sequence[Mapping[str, str]] = (),
     max_body: int = MIB,
     keep_idempotency_keys: timedelta | None = DAY,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FastAPI:
     """A FastAPI app with problem+json errors, request ids, metrics, a body limit (`max_body` bytes) and API keys.
 
     `sessions` is what SessionDep opens; leave it out in a service without a database. `state` is set on `app.state`.
     `tags` are {"name", "description"} of OpenAPI. Answers of idempotent writes are kept for `keep_idempotency_keys`,
-    None means for ever. The app has no lifespan: whatever must start and stop is a component of `libs.common.process`.
+    None means for ever. Beyond `limits` it answers 503 `overloaded` and 429 `rate_limited`.
+    The app has no lifespan: whatever must start and stop is a component of `libs.common.process`.
     """
     app = FastAPI(
         title=title,
@@ -54,6 +57,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.config = config
+    app.state.rate_limits = RateLimits(config, limits.per_second)
     app.state.keep_idempotency_keys = keep_idempotency_keys
     for name, value in (state or {}).items():
         setattr(app.state, name, value)
@@ -65,7 +69,7 @@ def create_app(
 
         add_database(app, sessions)
         app.add_exception_handler(StoredAnswerError, on_stored_answer)
-    app.add_middleware(RequestMiddleware, service=service, max_body=max_body)
+    app.add_middleware(RequestMiddleware, service=service, max_body=max_body, load=Load(service, limits.in_flight))
     for router in routers:
         app.include_router(router)
     describe_errors(app)

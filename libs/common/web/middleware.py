@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from libs.common.telemetry import HTTP_REQUESTS, HTTP_SECONDS, bind_trace, get_logger
+from libs.common.web.limits import MOST_BODY_BYTES, RATE_HEADERS, Load, overloaded
 from libs.common.web.problems import INTERNAL, Problem, invalid, problem_response, too_large
 
 log = get_logger(__name__)
@@ -20,15 +21,17 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestMiddleware:
-    """Request id and trace, text and size checks, 500, metrics and the access log.
+    """Load shedding, request id and trace, text and size checks, rate limit headers, 500, metrics, the access log.
 
     It lies outside of FastAPI's exception handlers: what arrives here as an exception is a bug.
     """
 
-    def __init__(self, app: ASGIApp, service: str, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, service: str, max_body: int, load: Load) -> None:
         self.app = app
         self.service = service
         self.max_body = max_body
+        self.load = load
+        self._shedding_told = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,51 +41,74 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-        status = 0
+        load = self.load
+        if load.full:
+            await self._shed(scope, receive, send, request_id)
+            return
+        status = size = 0
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-Id"] = request_id
+                for name, value in scope.get(RATE_HEADERS, ()):
+                    answer[name] = value
             await send(message)
 
+        async def receive_limited() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] == "http.request":
+                received = len(message.get("body", b""))
+                size += received
+                load.body_bytes += received
+                if size > self.max_body:
+                    raise too_large(self.max_body)
+                if load.body_bytes > MOST_BODY_BYTES:
+                    load.count_shed()
+                    raise overloaded()
+            return message
+
+        load.requests += 1
         with bound_contextvars(request_id=request_id), bind_trace(headers.get("traceparent")):
             try:
                 refusal = _refuse_text(scope) or self._refuse_size(headers)
                 if refusal is not None:
                     await problem_response(refusal)(scope, receive, send_marked)
                 else:
-                    await self.app(scope, self._limited(receive), send_marked)
+                    await self.app(scope, receive_limited, send_marked)
             except Exception:
                 log.exception("request failed", method=scope["method"], path=scope["path"])
                 if status:
                     raise  # half an answer is out: the server must cut the connection
                 await problem_response(INTERNAL)(scope, receive, send_marked)
             finally:
+                load.requests -= 1
+                load.body_bytes -= size
                 self._observe(scope, status or 499, time.perf_counter() - started)
 
     def _refuse_size(self, headers: Headers) -> Problem | None:
         length = headers.get("content-length", "")
         return too_large(self.max_body) if length.isdecimal() and int(length) > self.max_body else None
 
-    def _limited(self, receive: Receive) -> Receive:
-        size = 0
-
-        async def receive_limited() -> Message:
-            nonlocal size
-            message = await receive()
-            if message["type"] == "http.request":
-                size += len(message.get("body", b""))
-                if size > self.max_body:
-                    raise too_large(self.max_body)
-            return message
-
-        return receive_limited
+    async def _shed(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """The cheapest answer there is: no trace, and one line in the log a second at most."""
+        self.load.count_shed()
+        HTTP_REQUESTS.labels(self.service, _method(scope), "unmatched", 503).inc()
+        now = time.monotonic()
+        if now - self._shedding_told > 1:
+            self._shedding_told = now
+            log.warning("overloaded: requests are refused", in_flight=self.load.requests)
+        with bound_contextvars(request_id=request_id):
+            response = problem_response(overloaded())
+        response.headers["X-Request-Id"] = request_id
+        await response(scope, receive, send)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = _method(scope)
         HTTP_REQUESTS.labels(self.service, method, route, status).inc()
         HTTP_SECONDS.labels(self.service, route).observe(seconds)
         caller: dict[str, Any] = scope.get("superfan.caller", {})
@@ -95,6 +121,10 @@ class RequestMiddleware:
             milliseconds=round(seconds * 1000, 2),
             **caller,
         )
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _METHODS else "other"
 
 
 def _refuse_text(scope: Scope) -> Problem | None:

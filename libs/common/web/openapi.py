@@ -1,5 +1,6 @@
 """The errors in OpenAPI: one Problem schema, and for each operation the statuses that any request may meet."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -50,9 +51,29 @@ _WORDS = {
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "A parameter or a field of the body is not valid; `errors` says which.",
+    429: "The key, or the source, has sent more requests than its rate allows.",
     500: "A fault on our side.",
-    503: "Not available now; `Retry-After` says when to try again.",
+    503: "Not available now, or overloaded.",
 }
+
+_HEADERS: dict[str, Any] = {
+    "Retry-After": {
+        "description": "Seconds after which to try again.",
+        "schema": {"type": "integer"},
+        "example": 1,
+    },
+    "RateLimit-Policy": {
+        "description": "Requests that may come at once (q) and the seconds in which as many come anew (w).",
+        "schema": {"type": "string"},
+        "example": '"default";q=2000;w=2',
+    },
+    "RateLimit": {
+        "description": "Requests left now (r) and the seconds until all are there again (t).",
+        "schema": {"type": "string"},
+        "example": '"default";r=1988;t=1',
+    },
+}
+_RATE = ("RateLimit-Policy", "RateLimit")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -61,10 +82,16 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _response(status: int) -> dict[str, Any]:
+    names = {429: (*_RATE, "Retry-After"), 503: ("Retry-After",)}.get(status, ())
     return {
         "description": _WORDS.get(status, HTTPStatus(status).phrase),
+        **({"headers": _references(names)} if names else {}),
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
+
+
+def _references(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def describe_errors(app: FastAPI) -> None:
@@ -73,7 +100,8 @@ def describe_errors(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         schema = plain()
-        components = schema.setdefault("components", {}).setdefault("schemas", {})
+        schema.setdefault("components", {})["headers"] = _HEADERS
+        components = schema["components"].setdefault("schemas", {})
         if components.get("Problem") is _SCHEMA:
             return schema
         components["Problem"] = _SCHEMA
@@ -90,7 +118,7 @@ def describe_errors(app: FastAPI) -> None:
 def _add_responses(operation: dict[str, Any]) -> None:
     statuses = [422, 500, 503]
     if operation.get("security"):
-        statuses += [401, 403]
+        statuses += [401, 403, 429]
     if "requestBody" in operation:
         statuses += [400, 413, 415]
     responses = operation["responses"]
@@ -99,4 +127,8 @@ def _add_responses(operation: dict[str, Any]) -> None:
         del responses["422"]
     for status in statuses:
         responses.setdefault(str(status), _response(status))
+    if operation.get("security"):
+        for status, response in responses.items():
+            if status.startswith("2"):
+                response.setdefault("headers", {}).update(_references(_RATE))
     operation["responses"] = dict(sorted(responses.items()))

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from libs.common.config import Source
 from libs.common.telemetry import current_traceparent
 from libs.common.web import Problem, bad_request, invalid, unavailable
+from libs.common.web.limits import RateLimits
 from libs.common.web.problems import MOST_ERRORS, pointer_to, problem_response
 from services.ingest import usecases
 from services.ingest.domain.completion import Sender
@@ -35,6 +36,7 @@ async def take_signed(request: Request, source: Source, raw: bytes, received: da
     if isinstance(result, Rejection):
         count_delivery(source, "rejected", result.reason)
         raise refusal_of(result)
+    limit_source(request, source)
     try:
         response = await take(request, raw, sender_of(request, source), received, webhook_id=result.webhook_id)
     except Problem as problem:
@@ -171,6 +173,16 @@ def sender_of(request: Request, source: Source) -> Sender:
         platform=None if standard_source else source.platform,
         traceparent=current_traceparent(),
     )
+
+
+def limit_source(request: Request, source: Source) -> None:
+    """Count a delivery that is proved to be the source's. Raises Problem 429."""
+    limits: RateLimits = request.app.state.rate_limits
+    try:
+        limits.take_for_source(request.scope, source.id, source.rate_per_second)
+    except Problem as problem:
+        count_delivery(source, "refused", problem.code)
+        raise
 
 
 def refusal_of(rejection: Rejection) -> Problem:

@@ -11,7 +11,15 @@ from libs.common.telemetry import get_logger
 from libs.common.web import Problem, not_found, problems
 from libs.common.web.problems import too_large
 from services.ingest import usecases
-from services.ingest.api.intake import count_delivery, publish, read_body, refusal_of, sender_of, take_signed
+from services.ingest.api.intake import (
+    count_delivery,
+    limit_source,
+    publish,
+    read_body,
+    refusal_of,
+    sender_of,
+    take_signed,
+)
 from services.ingest.domain.completion import Refusal
 from services.ingest.platforms import ADAPTERS
 from services.ingest.platforms.adapter import Delivery, Events, Flawed, Handshake, Rejection
@@ -32,7 +40,7 @@ SourceId = Annotated[str, Path(max_length=200, description="id of a declared sou
     response_model=answers.Acknowledgement,
     responses={
         202: {"model": answers.Accepted, "description": "The answer to a source with Standard Webhooks signatures"},
-        **problems(400, 401, 404, 413, 415),
+        **problems(400, 401, 404, 413, 415, 429),
     },
     openapi_extra=requests.WEBHOOK_BODY,
 )
@@ -88,6 +96,7 @@ async def _receive(request: Request, source_id: str) -> Response:
     if isinstance(result, Handshake):
         count_delivery(source, "handshake")
         return Response(result.body, media_type=result.media_type)
+    limit_source(request, source)
     return await _acknowledge(request, source, result, received)
 
 
