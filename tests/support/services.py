@@ -37,6 +37,8 @@ class System:
         self.children: dict[str, Child] = {}
         self.http = httpx.AsyncClient(timeout=30)
         self.log_format = "console"
+        self.env: dict[str, str] = {}
+        self.key_rates: dict[str, float] = {}
         self._server = server
         self._accounts = accounts
         self._ports: dict[str, tuple[int, int]] = {}
@@ -75,6 +77,7 @@ class System:
             "SUPERFAN_LOG_FORMAT": self.log_format,
             f"{prefix}HTTP_PORT": str(self._ports[name][0]),
             f"{prefix}METRICS_PORT": str(self._ports[name][1]),
+            **self.env,
         }
         if service in self.databases:
             env[f"{prefix}PG_URL"] = self.databases[service]
@@ -100,6 +103,9 @@ class System:
 
     def url(self, service: str, path: str = "") -> str:
         return f"http://127.0.0.1:{self._ports[service][0]}{path}"
+
+    def metrics_url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._ports[name][1]}"
 
     async def get(self, service: str, path: str, account: str, **parameters: Any) -> Any:
         """The JSON answer of a GET that must succeed."""
@@ -159,9 +165,10 @@ class System:
         for name, settings in self._accounts.items():
             lines += [f"[accounts.{name}]", *(f'{key} = "{value}"' for key, value in settings.items())]
         for name, key in self.keys.items():
+            rate = self.key_rates.get(name)
             scopes = ", ".join(f'"{scope}"' for scope in SCOPES)
             lines += ["[[keys]]", f'id = "{name}"', f'account = "{name}"', f'sha256 = "{hash_key(key)}"']
-            lines += [f"scopes = [{scopes}]"]
+            lines += [f"scopes = [{scopes}]", *([f"rate_per_second = {rate}"] if rate else [])]
         first = next(iter(self._accounts))
         for platform, secret in SECRETS.items():
             (self.folder / platform).write_text(secret)
