@@ -15,6 +15,7 @@ from libs.common.config import Account, ConfigError, ConfigFile
 from libs.common.consumer import Applier, Handler, Worker
 from libs.common.consumer.offsets import StoredPositions
 from libs.common.db import Sessions, make_engine, make_sessions
+from libs.common.dead_letters.api import router as dead_letters_router
 from libs.common.health import Health
 from libs.common.identity import UnknownUserError
 from libs.common.kafka import Producer
@@ -55,9 +56,10 @@ class Service:
             title=self.title,
             version=VERSION,
             description=self.description,
-            routers=[*self.routers, applied_router],
+            routers=[*self.routers, applied_router, dead_letters_router],
             config=config,
             sessions=sessions,
+            state={} if sessions is None else {"applier": self.make_applier(config, sessions)},
             tags=self.tags,
             keep_idempotency_keys=None if self.keep_idempotency_keys_for_ever else timedelta(hours=24),
             limits=limits,
@@ -104,16 +106,18 @@ class Service:
         if role in ("worker", "all"):
             producer = Producer(settings.kafka, f"superfan-{self.name}", linger_ms=5)
             relay = Relay(self.name, sessions, producer)
+            applier = self.make_applier(config, sessions)
             worker = Worker(
                 self.name,
                 settings.kafka,
                 self.topics,
-                applier=self.make_applier(config, sessions),
+                applier=applier,
                 positions=StoredPositions(self.name, sessions),
                 relay=relay,
             )
             health.add_liveness("consumer", worker.stuck)
             health.add_readiness("consumer", worker.unready)
+            health.add_readiness("line", applier.line.problem)
             health.add_readiness("kafka", lambda: producer.problem)
             components += [
                 Component("kafka producer", start=producer.start, stop=producer.stop, deadline=6),
