@@ -14,8 +14,9 @@ TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57", "25006", "58
 """Lost connections, serialization and deadlock, no resources, lock timeout, shutdown and cancel, read-only, I/O."""
 
 
-def make_engine(url: str, pool_size: int) -> AsyncEngine:
-    """An engine on `postgresql://…` with at most `pool_size` connections; every wait in it is bounded."""
+def make_engine(url: str, pool_size: int, *, patient: bool = False) -> AsyncEngine:
+    """An engine on `postgresql://…` with at most `pool_size` connections; every wait in it is bounded, unless it is to
+    be `patient`, for jobs that go through whole tables."""
     return create_async_engine(
         url.replace("postgresql://", "postgresql+asyncpg://", 1),
         pool_size=pool_size,
@@ -26,12 +27,12 @@ def make_engine(url: str, pool_size: int) -> AsyncEngine:
         hide_parameters=True,  # values of events are personal data; they have no place in logs
         connect_args={
             "timeout": 5,
-            "command_timeout": 20,
+            "command_timeout": None if patient else 20,
             "server_settings": {
                 "application_name": "superfan",
-                "statement_timeout": "15s",
-                "lock_timeout": "3s",
-                "idle_in_transaction_session_timeout": "30s",
+                "statement_timeout": "0" if patient else "15s",
+                "lock_timeout": "0" if patient else "3s",
+                "idle_in_transaction_session_timeout": "0" if patient else "30s",
                 "jit": "off",
                 "timezone": "UTC",
             },

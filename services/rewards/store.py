@@ -154,6 +154,16 @@ async def add_to_balances(
     return {holder: by_ref[holders[holder].account_ref] for holder in points}
 
 
+async def recount_balances(session: AsyncSession) -> None:
+    """Fill the empty table of balances from the entries; one statement."""
+    await session.execute(
+        text(
+            "insert into balance (account, account_ref, points, revision)"
+            " select account, account_ref, sum(points), count(*) from ledger_entry group by account, account_ref"
+        )
+    )
+
+
 async def read_days(
     session: AsyncSession, account: str, subjects: Collection[str], as_of: datetime | None = None
 ) -> dict[str, set[date]]:

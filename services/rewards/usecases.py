@@ -49,12 +49,7 @@ async def award(
     sign_ins = [event for event in earning if event.type == domain.SIGN_IN.event_type]
     known = await store.read_runs(session, {domain.holder_of(event) for event in sign_ins})
 
-    def day_of(event: AnyEvent) -> date:
-        account = account_of(event.account)
-        offset = event.data.utc_offset_minutes if event.type == "sign_in" else None
-        return domain.sign_in_day(event.time, offset, account.zone, account.sign_in_day)
-
-    earned = domain.fold(earning, known, day_of)
+    earned = domain.fold(earning, known, day_by(account_of))
     await store.add_days(session, earned.days)
     booked: list[Award] = []
     if earned.awards:
@@ -64,6 +59,17 @@ async def award(
         await outbox.add(session, _notices(booked, holders, balances, now))
     _count(booked, len(sign_ins))
     return booked
+
+
+def day_by(account_of: Callable[[str], Account]) -> Callable[[AnyEvent], date]:
+    """What tells the day of a sign-in by its account's configuration."""
+
+    def day_of(event: AnyEvent) -> date:
+        account = account_of(event.account)
+        offset = event.data.utc_offset_minutes if event.type == "sign_in" else None
+        return domain.sign_in_day(event.time, offset, account.zone, account.sign_in_day)
+
+    return day_of
 
 
 def _notices(
