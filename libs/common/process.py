@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -19,6 +20,10 @@ log = get_logger(__name__)
 AsyncCall = Callable[[], Awaitable[Any]]
 
 GRACEFUL_SECONDS = 15
+
+GC_THRESHOLDS = (50_000, 20, 50)
+"""The usual (700, 10, 10) walk the young objects of every batch of a thousand events several times; almost nothing of
+them is in a cycle. Measured: 15-20 % of the CPU of a busy process."""
 
 
 class StartError(Exception):
@@ -81,6 +86,7 @@ def main(coroutine: Coroutine[Any, Any, int]) -> NoReturn:
     """Run `coroutine` on uvloop and exit with the code that it returns."""
     import uvloop
 
+    gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(coroutine)
     raise SystemExit(code)
@@ -106,6 +112,8 @@ async def _run_until(
             running = asyncio.ensure_future(component.run()) if component.run is not None else None
             started.append((component, running))
             log.debug("started", component=component.name)
+        gc.collect()
+        gc.freeze()  # modules, routes and models live as long as the process: no collection needs to walk them again
         log.info("ready")
         tasks = {task for _, task in started if task is not None}
         await asyncio.wait({signalled, *tasks}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,7 @@
 """python -m tests.bench [--rounds N] [--only gateway|consumers|whole …] [--write]"""
 
 import argparse
+import gc
 import os
 import time
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 import structlog
 import uvloop
 
+from libs.common.process import GC_THRESHOLDS
 from tests.bench import consumers, gateway, whole
 from tests.bench.report import Row, machine, table, write
 from tests.support.postgres import TestServer
@@ -41,6 +43,7 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("SUPERFAN_")]:
         del os.environ[name]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    gc.set_threshold(*GC_THRESHOLDS)  # as a service's process does
     where, began = machine(), time.monotonic()
     rows = uvloop.run(bench(arguments.only, arguments.rounds))
     result = (

@@ -1,5 +1,6 @@
 """Field types of events and request bodies: what a value may look like and what a sender reads when it does not."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -135,10 +136,23 @@ def find_unstorable(value: object) -> tuple[str, str] | None:
         encoded = orjson.dumps(value)
     except TypeError:
         return _search(value) or ("", "Input should be JSON, nested at most 250 levels deep")
-    # orjson writes NUL as an escape and NaN as null; both may also stand in innocent text.
-    if b"\\u0000" in encoded or b"null" in encoded:
+    # orjson writes NUL as an escape and NaN as null; both may also stand in innocent text, and null for a real null.
+    if b"\\u0000" in encoded or (b"null" in encoded and _has_not_finite(value)):
         return _search(value)
     return None
+
+
+def _has_not_finite(value: object) -> bool:
+    """Whether a NaN or infinity stands in what orjson could write; quick, because every derived event has nulls."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return isinstance(value, float) and not math.isfinite(value)
+    # Only floats, containers and oddities are looked into.
+    return any(_has_not_finite(item) for item in value if type(item) not in _FINITE)
+
+
+_FINITE = frozenset({str, int, bool, type(None), datetime})
 
 
 def _search(root: object) -> tuple[str, str] | None:
