@@ -17,8 +17,10 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="Kafka's topics.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
+spool_app = typer.Typer(help="What waits on ingest's disk for Kafka.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(key_app, name="key")
+app.add_typer(spool_app, name="spool")
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="Data folder; if absent SUPERFAN_DATA, else .local of the repository.")
@@ -183,6 +185,20 @@ def topics_apply(
 
     with one_line_errors():
         commands.topics_apply(data, kafka)
+
+
+@spool_app.command("inspect")
+def spool_inspect(
+    path: Annotated[
+        Path | None, typer.Argument(help="Its folder; else SUPERFAN_INGEST_SPOOL, else the local system's.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Show how much waits, since when, and of which types; ingest may run meanwhile."""
+    from libs.cli import spool as command
+
+    with one_line_errors():
+        typer.echo(command.inspect(command.spool_folder(path, data)))
 
 
 @key_app.command("new")

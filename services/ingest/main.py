@@ -1,4 +1,4 @@
-"""ingest, put together: settings → Kafka producer, app → a process."""
+"""ingest, put together: settings → Kafka producer, spool, app → a process."""
 
 import sys
 from collections.abc import Sequence
@@ -15,10 +15,13 @@ from libs.common.settings import load_settings
 from libs.common.telemetry import configure_logging, get_logger
 from libs.common.web import DEFAULT_LIMITS, Limits, create_app
 from services.ingest.api import router
+from services.ingest.domain.breaker import Breaker
+from services.ingest.jobs import drain
 from services.ingest.platforms import ADAPTERS, standard
 from services.ingest.schemas.requests import describe_bodies
 from services.ingest.settings import Settings
-from services.ingest.usecases import SERVICE
+from services.ingest.spool import Spool
+from services.ingest.usecases import SERVICE, Stores
 
 log = get_logger(__name__)
 
@@ -26,8 +29,8 @@ VERSION = "0.1.0"
 ROLES = ("api", "worker", "all", "migrate")
 
 
-def build_app(config: ConfigFile, producer: Producer, ack_seconds: float, limits: Limits = DEFAULT_LIMITS) -> FastAPI:
-    """The REST API over `producer`."""
+def build_app(config: ConfigFile, stores: Stores, limits: Limits = DEFAULT_LIMITS) -> FastAPI:
+    """The REST API over `stores`."""
     app = create_app(
         service=SERVICE,
         title="Superfan ingest",
@@ -35,7 +38,7 @@ def build_app(config: ConfigFile, producer: Producer, ack_seconds: float, limits
         description="Takes events in: from senders with a key, signed by Standard Webhooks, and from platforms.",
         routers=[router],
         config=config,
-        state={"producer": producer, "ack_seconds": ack_seconds},
+        state={"stores": stores},
         tags=[
             {"name": "events", "description": "The sender's own events."},
             {"name": "webhooks", "description": "What platforms push."},
@@ -48,7 +51,7 @@ def build_app(config: ConfigFile, producer: Producer, ack_seconds: float, limits
 
 def openapi_app(config: ConfigFile | None = None) -> FastAPI:
     """The API without connections: for its OpenAPI document, and for calls that are refused before they need one."""
-    return build_app(config, None, 0)  # type: ignore[arg-type]
+    return build_app(config, None)  # type: ignore[arg-type]
 
 
 def run(arguments: Sequence[str]) -> NoReturn:
@@ -87,12 +90,16 @@ def source_problems(config: Config) -> list[str]:
 async def _serve(settings: Settings, config: ConfigFile) -> int:
     health = Health(SERVICE)
     producer = Producer(settings.kafka, f"superfan-{SERVICE}")
-    health.add_readiness("kafka", lambda: producer.problem)
-    app = build_app(config, producer, settings.ack_seconds, Limits(settings.max_in_flight, settings.rate_per_second))
+    spool = Spool(settings.spool, limit_bytes=settings.spool_bytes, limit_seconds=settings.spool_age_seconds)
+    stores = Stores(producer, spool, Breaker(), settings.ack_seconds)
+    health.add_readiness("kafka or spool", lambda: stores.problem)
+    app = build_app(config, stores, Limits(settings.max_in_flight, settings.rate_per_second))
     components = [
         health.serve(settings.http_host, settings.metrics_port),
         Component("configuration", run=config.poll),
+        Component("spool", start=spool.start, stop=spool.stop),
         Component("kafka producer", start=producer.start, stop=producer.stop, deadline=6),
+        Component("drain", run=lambda: drain(spool, producer, settings.drain_rate)),
         process.serve_http(app, settings.http_host, settings.http_port),
     ]
     return await process.run(components, on_stopping=health.drain)

@@ -10,21 +10,24 @@ from uuid import uuid4
 
 import orjson
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from libs.common.events import EVENT_TYPES, Problem
-from libs.common.kafka import Producer, Record
+from libs.common.kafka import Producer, Record, is_refusal
+from services.ingest.domain.breaker import Breaker
 from services.ingest.domain.completion import Refusal, Sender, complete, too_large
 from services.ingest.domain.masking import mask
 from services.ingest.domain.strict_json import find_flaws
+from services.ingest.spool import EVENT_HEADERS, Spool, SpoolError
 
 log = structlog.get_logger(__name__)
 
 SERVICE = "ingest"
 REJECTED_TOPIC = "superfan.rejected"
-_HEADERS = (("content-type", b"application/cloudevents+json; charset=utf-8"),)
 
-ACCEPTED = Counter("superfan_ingest_accepted_total", "Events that Kafka has acknowledged", ["service", "type"])
+ACCEPTED = Counter(
+    "superfan_ingest_accepted_total", "Events that Kafka has acknowledged or the spool holds", ["service", "type"]
+)
 INVALID = Counter(
     "superfan_ingest_invalid_total",
     "Events refused; types that are not known count as `other`",
@@ -32,8 +35,16 @@ INVALID = Counter(
 )
 NOT_STORED = Counter(
     "superfan_ingest_not_stored_total",
-    "Good events that Kafka did not acknowledge in time; their request was answered with 503",
+    "Good events that neither Kafka nor the spool took; their request was answered with 503",
     ["service", "error"],
+)
+SPOOLED = Counter(
+    "superfan_ingest_spooled_total",
+    "Good events that Kafka had not acknowledged and the spool took; error = why not",
+    ["service", "error"],
+)
+BREAKER_STATE = Gauge(
+    "superfan_ingest_breaker_state", "0: Kafka is asked; 1: one request at a time; 2: not asked", ["service"]
 )
 REJECTED_LOST = Counter(
     "superfan_ingest_rejected_lost_total", "Refused events whose masked copy could not be kept", ["service"]
@@ -52,7 +63,28 @@ WEBHOOKS = Counter(
 
 
 class NotStoredError(Exception):
-    """Kafka has not acknowledged every good event; some may be stored."""
+    """Neither Kafka nor the spool has every good event; some may be stored."""
+
+
+class BreakerOpenError(Exception):
+    """Kafka was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where good events go: to Kafka, or to the spool when Kafka has not acknowledged them after `ack_seconds`."""
+
+    producer: Producer
+    spool: Spool
+    breaker: Breaker
+    ack_seconds: float
+
+    @property
+    def problem(self) -> str | None:
+        """Why no event can be taken at present, or None."""
+        if self.producer.problem is None or self.spool.problem is None:
+            return None
+        return f"{self.producer.problem}; {self.spool.problem}"
 
 
 class Verdict(NamedTuple):
@@ -97,7 +129,7 @@ def _judge(batch: Batch, index: int, sent: Any, sender: Sender, received: dateti
     value = result.to_json()
     if refusal := too_large(len(value)):
         return refuse(sent, refusal, sender, received, retry_safe=retry_safe)
-    record = Record(result.topic, result.key, value, _HEADERS)
+    record = Record(result.topic, result.key, value, EVENT_HEADERS)
     return Verdict(result.type, result.id, result.source, retry_safe, result.timemark, None, record)
 
 
@@ -129,17 +161,17 @@ def _error(problem: Problem) -> dict[str, str]:
     return {"pointer": problem.pointer, "detail": problem.detail}
 
 
-async def publish(producer: Producer, verdicts: Sequence[Verdict], ack_seconds: float) -> None:
-    """Return when Kafka has acknowledged every good event; raises NotStoredError when it has not within `ack_seconds`.
+async def publish(stores: Stores, verdicts: Sequence[Verdict]) -> None:
+    """Return when every good event is in Kafka or in the spool; raises NotStoredError when one is in neither.
 
-    Masked copies of bad events go with them, best effort: their failure is counted and nothing else.
+    Masked copies of bad events go to Kafka alone, best effort: their failure is counted and nothing else.
     """
     if not verdicts:
         return
-    started = time.perf_counter()
-    outcomes = await producer.send([verdict.record for verdict in verdicts], ack_seconds)
+    outcomes = await _send(stores, [verdict.record for verdict in verdicts])
     failures = Tally[str]()
     accepted, invalid = Tally[str](), Tally[tuple[str, str]]()
+    waiting: list[tuple[Verdict, str]] = []
     for verdict, outcome in zip(verdicts, outcomes, strict=True):
         if verdict.refusal is not None:
             invalid[verdict.type, verdict.refusal.reason] += 1
@@ -147,18 +179,54 @@ async def publish(producer: Producer, verdicts: Sequence[Verdict], ack_seconds: 
                 REJECTED_LOST.labels(SERVICE).inc()
         elif outcome is None:
             accepted[verdict.type] += 1
-        else:
+        elif is_refusal(outcome):
             failures[type(outcome).__name__] += 1
+        else:
+            waiting.append((verdict, type(outcome).__name__))
+    if waiting:
+        try:
+            await stores.spool.append([verdict.record for verdict, _ in waiting])
+        except SpoolError as error:
+            failures.update(name for _, name in waiting)
+            log.warning("the spool did not take events", reason=str(error))
+        else:
+            accepted.update(verdict.type for verdict, _ in waiting)
+            for name, count in Tally(name for _, name in waiting).items():
+                SPOOLED.labels(SERVICE, name).inc(count)
     for name, count in accepted.items():
         ACCEPTED.labels(SERVICE, name).inc(count)
     for (name, reason), count in invalid.items():
         INVALID.labels(SERVICE, name, reason).inc(count)
     if failures:
-        for error, count in failures.items():
-            NOT_STORED.labels(SERVICE, error).inc(count)
+        for error_name, count in failures.items():
+            NOT_STORED.labels(SERVICE, error_name).inc(count)
         log.warning("events were not stored", count=failures.total(), errors=dict(failures))
         raise NotStoredError
-    ACK_SECONDS.labels(SERVICE).observe(time.perf_counter() - started)
+
+
+async def _send(stores: Stores, records: Sequence[Record]) -> Sequence[Exception | None]:
+    """Each record's outcome of Kafka, which is not asked while the breaker is open."""
+    started = time.monotonic()
+    breaker = stores.breaker
+    allowed = breaker.allow(started)
+    BREAKER_STATE.labels(SERVICE).set(breaker.state)
+    if not allowed:
+        return [BreakerOpenError()] * len(records)
+    try:
+        outcomes = await stores.producer.send(records, stores.ack_seconds)
+    except BaseException:
+        breaker.forget()
+        raise
+    now = time.monotonic()
+    failed = [outcome for outcome in outcomes if outcome is not None]
+    if not failed:
+        ACK_SECONDS.labels(SERVICE).observe(now - started)
+    if failed and all(map(is_refusal, failed)):
+        breaker.forget()
+    else:
+        breaker.record(not failed, now)
+    BREAKER_STATE.labels(SERVICE).set(breaker.state)
+    return outcomes
 
 
 def results(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

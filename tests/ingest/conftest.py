@@ -1,8 +1,10 @@
 """An ingest app on the real broker, and a reader of what it published."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -13,7 +15,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from libs.common.config import ConfigFile, hash_key, make_key
 from libs.common.events import TOPICS
 from libs.common.kafka import Producer
+from services.ingest.domain.breaker import Breaker
+from services.ingest.jobs import drain
 from services.ingest.main import build_app
+from services.ingest.spool import Spool
+from services.ingest.usecases import Stores
 from tests.support.kafka import TestBroker
 
 KEY, CLIENT_KEY, READ_KEY = (make_key(name, "secret") for name in ("dev", "app", "reader"))
@@ -88,16 +94,26 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ConfigFile:
 
 
 @asynccontextmanager
-async def serving(config: ConfigFile, bootstrap: str, ack_seconds: float) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an app with its own producer."""
+async def serving(
+    config: ConfigFile, bootstrap: str, ack_seconds: float, spool_bytes: int = 1 << 30
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app with its own producer and spool."""
     producer = Producer(bootstrap, "ingest-tests")
-    await producer.start()
-    try:
-        transport = httpx.ASGITransport(build_app(config, producer, ack_seconds), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://ingest") as client:
-            yield client
-    finally:
-        await producer.stop()
+    with TemporaryDirectory() as folder:
+        spool = Spool(Path(folder), limit_bytes=spool_bytes, limit_seconds=3600)
+        await spool.start()
+        await producer.start()
+        draining = asyncio.create_task(drain(spool, producer, rate=2000))
+        try:
+            app = build_app(config, Stores(producer, spool, Breaker(), ack_seconds))
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://ingest") as client:
+                yield client
+        finally:
+            draining.cancel()
+            await asyncio.wait({draining})
+            await producer.stop()
+            await spool.stop()
 
 
 @pytest.fixture(scope="module")

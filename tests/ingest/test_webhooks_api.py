@@ -111,10 +111,11 @@ async def test_unknown_sources_are_404(api: httpx.AsyncClient) -> None:
         assert (response.status_code, response.json()["code"]) == (404, "not_found"), source
 
 
-async def test_without_kafka_the_platform_is_asked_to_come_again(config: ConfigFile) -> None:
-    async with serving(config, "127.0.0.1:1", ack_seconds=0.8) as api:
-        response = await deliver(api, douyin_signer.follow("ou_1", AT))
-        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+async def test_without_kafka_and_with_a_full_spool_the_platform_is_asked_to_come_again(config: ConfigFile) -> None:
+    async with serving(config, "127.0.0.1:1", ack_seconds=0.8, spool_bytes=700) as api:
+        assert (await deliver(api, douyin_signer.follow("ou_1", AT))).status_code == 200
+        response = await deliver(api, douyin_signer.follow("ou_2", AT))
+        assert (response.status_code, response.headers["retry-after"]) == (503, "5")
         assert (await deliver(api, douyin_signer.challenge(1))).status_code == 200
 
 

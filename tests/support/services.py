@@ -81,6 +81,8 @@ class System:
         }
         if service in self.databases:
             env[f"{prefix}PG_URL"] = self.databases[service]
+        if service == "ingest":
+            env[f"{prefix}SPOOL"] = str(self.folder / f"{name}-spool")
         command = [sys.executable, "-m", f"services.{service}", role]
         self.children[name] = Child.spawn(
             name, command, log=self.folder / f"{name}.log", env=env, cwd=Path(__file__).parents[2]

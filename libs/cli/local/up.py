@@ -178,6 +178,8 @@ class System:
                 prefix + "HTTP_PORT": str(ports.http[service]),
                 prefix + "METRICS_PORT": str(ports.metrics[service]),
             }
+            if service == "ingest":
+                env.setdefault(prefix + "SPOOL", str(self.folder.root / "spool"))
             self.folder.fresh_log(service)
 
             def launch(service: str = service, env: dict[str, str] = env) -> Child:

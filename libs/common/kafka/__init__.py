@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError
 
 from libs.common.kafka.admin import apply_topics, cluster_id, end_offsets
 from libs.common.kafka.consumer import Batch, Consumer, Message, Positions, tail
-from libs.common.kafka.producer import Producer, Record
+from libs.common.kafka.producer import Producer, Record, is_refusal
 
 __all__ = [
     "Batch",
@@ -21,5 +21,6 @@ __all__ = [
     "apply_topics",
     "cluster_id",
     "end_offsets",
+    "is_refusal",
     "tail",
 ]

@@ -12,7 +12,8 @@ TOPIC_ALREADY_EXISTS = 36
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for administration, for as long as the context lasts. Raises KafkaError."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="superfan-admin", request_timeout_ms=15_000)
     try:
         await admin.start()
@@ -23,13 +24,13 @@ async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 async def cluster_id(bootstrap: str) -> str:
     """The id that the brokers at `bootstrap` report; another id means other data."""
-    async with _admin(bootstrap) as admin:
+    async with admin_client(bootstrap) as admin:
         return str((await admin.describe_cluster())["cluster_id"])
 
 
 async def apply_topics(bootstrap: str, replication_factor: int = 1) -> list[str]:
     """Create every declared topic that is missing, change none that is there; returns the names of those created."""
-    async with _admin(bootstrap) as admin:
+    async with admin_client(bootstrap) as admin:
         present = set(await admin.list_topics())
         missing = [topic for topic in TOPICS if topic.name not in present]
         if not missing:
@@ -57,7 +58,7 @@ async def apply_topics(bootstrap: str, replication_factor: int = 1) -> list[str]
 
 async def end_offsets(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
     """The offset after the last record of every partition of `topics`; a missing topic has no entry."""
-    async with _admin(bootstrap) as admin:
+    async with admin_client(bootstrap) as admin:
         # A consumer knows partitions of subscribed topics only.
         described = await admin.describe_topics(list(topics))
     partitions = [

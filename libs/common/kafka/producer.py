@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    CorruptRecordException,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+)
 
 from libs.common.kafka.deadline import within
 
@@ -33,6 +40,19 @@ class Record:
 
 class NotConnectedError(Exception):
     """No connection to Kafka yet."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a record's outcome says that Kafka will never take it, not that Kafka is not well."""
+    return isinstance(
+        error,
+        AssertionError  # of the client, about the record's form
+        | CorruptRecordException
+        | InvalidTopicError
+        | MessageSizeTooLargeError
+        | PolicyViolationError
+        | RecordListTooLargeError,
+    )
 
 
 class Producer:

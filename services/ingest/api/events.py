@@ -50,9 +50,9 @@ async def post_events(
 ) -> Response:
     """One event or up to 1,000, as CloudEvents or plain JSON. Each is judged alone: good ones are taken.
 
-    202 means that every accepted event is stored in Kafka. 422 means that none was good. After 503 send the same
-    request again: events that were stored nevertheless count once, unless they have no id and the request no
-    `Idempotency-Key` (`retry_safe: false`).
+    202 means that every accepted event is stored: in Kafka, or on disk until Kafka takes it. 422 means that none was
+    good. After 503 send the same request again: events that were stored nevertheless count once, unless they have no
+    id and the request no `Idempotency-Key` (`retry_safe: false`).
     """
     received = datetime.now(UTC)
     if source is not None:

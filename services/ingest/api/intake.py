@@ -22,6 +22,7 @@ from services.ingest.platforms.adapter import Rejection
 from services.ingest.usecases import SERVICE, WEBHOOKS, Batch, NotStoredError, Verdict
 
 MAX_EVENTS = 1000
+RETRY_SECONDS = 5
 JSON, CLOUDEVENT, CLOUDEVENTS = (
     "application/json",
     "application/cloudevents+json",
@@ -92,16 +93,15 @@ def _with_time(item: Any) -> Any:
 
 async def publish(request: Request, verdicts: Sequence[Verdict]) -> None:
     """Returns when the good events are stored. Raises Problem 503."""
-    state = request.app.state
     try:
-        await usecases.publish(state.producer, verdicts, state.ack_seconds)
+        await usecases.publish(request.app.state.stores, verdicts)
     except NotStoredError:
         again = "Send the same request again: what is stored already counts once."
         if any(not verdict.retry_safe for verdict in verdicts):
             again = (
                 "Events without id may be stored already: give them ids or send an Idempotency-Key to repeat safely."
             )
-        raise unavailable(f"The events could not be stored in time. {again}", "not_stored", 1) from None
+        raise unavailable(f"The events could not be stored. {again}", "not_stored", RETRY_SECONDS) from None
 
 
 async def read_body(request: Request) -> bytes:

@@ -28,7 +28,7 @@ class ItemResult(BaseModel):
 
 
 class Accepted(BaseModel):
-    """At least one event is stored in Kafka; the invalid ones are not and say why."""
+    """At least one event is stored; the invalid ones are not and say why."""
 
     model_config = ConfigDict(
         json_schema_extra={
