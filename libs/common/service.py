@@ -23,6 +23,7 @@ from libs.common.migrate import upgrade
 from libs.common.outbox import Relay
 from libs.common.process import Component
 from libs.common.settings import DatabaseSettings, load_settings
+from libs.common.sweep import DueWork, Sweep
 from libs.common.telemetry import configure_logging
 from libs.common.web import DEFAULT_LIMITS, Limits, create_app, not_found
 from libs.common.web.problems import problem_response
@@ -36,7 +37,7 @@ class Service:
     """What makes a service itself; everything else is the same for all.
 
     `make_handler` gets the look-up of an account by name and gives the use case of a batch. `keep_data` says of which
-    event types the content is stored.
+    event types the content is stored. `due_work` is what a worker does by the calendar, beside its consumers.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Service:
     topics: Sequence[str]
     make_handler: Callable[[Callable[[str], Account]], Handler]
     keep_data: Callable[[str], bool]
+    due_work: DueWork | None = None
     tags: Sequence[Mapping[str, str]] = ()
     keep_idempotency_keys_for_ever: bool = False
 
@@ -124,6 +126,9 @@ class Service:
                 Component("outbox relay", start=relay.start, stop=relay.stop),
                 Component("consumer", start=worker.start, stop=worker.stop, deadline=15),
             ]
+            if self.due_work is not None:
+                sweep = Sweep(self.name, config, sessions, relay, self.due_work)
+                components.append(Component("sweep", run=sweep.run, stop=sweep.stop, deadline=20))
         if role in ("api", "all"):
             app = self.build_app(config, sessions, Limits(settings.max_in_flight, settings.rate_per_second))
             components.append(process.serve_http(app, settings.http_host, settings.http_port))

@@ -9,11 +9,11 @@ from prometheus_client import Counter
 
 from libs.common import outbox
 from libs.common.config import Account
-from libs.common.days import local_day
+from libs.common.days import DAY, local_day
 from libs.common.db import AsyncSession
 from libs.common.events import AnyEvent, new_event
 from services.segmentation import domain, store
-from services.segmentation.store import ActiveDay, MembershipChange, StateRow, UserKey
+from services.segmentation.store import ActiveDay, MembershipChange, StateRow, UserKey, due
 
 SERVICE = "segmentation"
 
@@ -50,6 +50,29 @@ async def record_activity(
     new = await store.add_days(session, causes)
     if new:
         await _place_users(session, {key: causes[key] for key in new}, now, account_of)
+
+
+async def move_due(session: AsyncSession, account: Account, today: date, now: datetime, limit: int = 5000) -> int:
+    """Move up to `limit` users of `account` whose state changes by the passing of time alone, to where they belong
+    on `today`; returns how many were looked at, 0 when none is left that no other transaction holds.
+
+    Whoever changed several times while nobody looked moves once. A user with an event at the same time is either left
+    to the transaction that holds his row, or that one waits and goes on from here.
+    """
+    users = await due.lock_due(session, account.name, today, limit)
+    if not users:
+        return 0
+    first = min(users.values())
+    days = [first + n * DAY for n in range((today - first).days + 1)]
+    midnights = {day: domain.midnight(day, account.zone) for day in days}
+    moves = await due.move_due(
+        session, account.name, users, today, now, midnights, domain.DEFAULT, source=f"/{SERVICE}"
+    )
+    for state_from, state_to, count in moves:
+        for direction, segment in (("left", domain.segment_key(state_from)), ("entered", domain.segment_key(state_to))):
+            if segment:
+                MOVES.labels(SERVICE, segment, direction, "time_passed").inc(count)
+    return len(users)
 
 
 async def _place_users(

@@ -1,8 +1,12 @@
-"""All SQL of segmentation. Writes touch rows in key order; a user's days are read after his state row is locked."""
+"""All SQL of segmentation. Writes touch rows in key order; a user's days are read after his state row is locked.
+
+The moves that time alone brings about are in `due.py`.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import text
@@ -128,7 +132,7 @@ async def update_states(session: AsyncSession, rows: Sequence[StateRow]) -> None
             f" cast(:updated_at as timestamptz[])) as n({', '.join(names)})"
             " where n.account = s.account and n.user_id = s.user_id"
         ),
-        _columns(names, [astuple(row) for row in rows]),
+        _columns(names, list(map(attrgetter(*names), rows))),
     )
 
 
@@ -145,7 +149,7 @@ async def add_changes(session: AsyncSession, changes: Sequence[MembershipChange]
             " cast(:reason as text[]), cast(:initial as boolean[]), cast(:since as timestamptz[]),"
             " cast(:decided_at as timestamptz[]))"
         ),
-        _columns(names, [astuple(change) for change in changes]),
+        _columns(names, list(map(attrgetter(*names), changes))),
     )
 
 
@@ -161,9 +165,17 @@ async def read_user_days(session: AsyncSession, account: str, subjects: Sequence
     return list(rows.scalars())
 
 
+# The state on :day of a user whose last active day is not after it; `domain.place` in SQL.
+STATE = """case
+    when cast(:day as date) - last_day > :lost then 'lost'
+    when cast(:day as date) - last_day > :quiet then 'dormant'
+    when cast(:day as date) - coalesce(returned_day, first_day) >= :quiet then 'active'
+    when returned_day is null then 'new'
+    else 'returned' end"""
+
 # What is stored of a user covers all of his days. Who was active after the day asked about (always so when it lies in
 # the past) is summed up anew from the days before it.
-PLACED = """
+PLACED = f"""
     with known as (
         select user_id, first_day, last_day, returned_day from lifecycle_state
         where account = :account and last_day <= :day
@@ -177,13 +189,7 @@ PLACED = """
             ) as active
         ) as gaps group by user_id
     ), placed as (
-        select *, case
-            when cast(:day as date) - last_day > :lost then 'lost'
-            when cast(:day as date) - last_day > :quiet then 'dormant'
-            when cast(:day as date) - coalesce(returned_day, first_day) >= :quiet then 'active'
-            when returned_day is null then 'new'
-            else 'returned' end as state
-        from known)
+        select *, {STATE} as state from known)
 """
 
 
