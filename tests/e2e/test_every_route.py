@@ -4,6 +4,7 @@ The routes are taken from the apps themselves, so a new one cannot be forgotten:
 """
 
 import importlib
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 
 from libs.common.config import SCOPES, ConfigFile, hash_key, make_key
 from libs.common.db import make_engine, make_sessions
-from libs.common.events import new_event
+from libs.common.events import identity_digest, new_event
 from libs.common.identity import user_id_of
 from libs.common.migrate import upgrade
 from tests.support.folding import NOW, Log
@@ -28,10 +29,15 @@ FULL, POWERLESS, STRANGER = (make_key(name, "secret") for name in ("full", "powe
 SIGNED = {"receive_webhook", "shake_hands"}
 """Operations that a platform's signature opens, not a key; tests/ingest shows that each refuses a wrong one."""
 
-SAME_FOR_ALL = {"list_event_types", "list_journeys", "list_earn_rules"}
+SAME_FOR_ALL = {"list_event_types", "list_journeys", "list_earn_rules", "get_consumer"}
 """Operations whose answer holds no account's data."""
 
-PATH_VALUES = {"ref": SUBJECT, "key": "lifecycle.new"}
+POISON = {"account": "demo", "source": "/t", "id": "poison", "type": "nonsense", "subject": SUBJECT}
+PATH_VALUES = {
+    "ref": SUBJECT,
+    "key": "lifecycle.new",
+    "letter_id": identity_digest("demo", "/t", "poison").hex(),
+}
 QUERY_VALUES = {
     "get_applied_event": {"source": "/t", "id": "follow-0"},
     "list_decisions": {"user": SUBJECT},
@@ -39,6 +45,8 @@ QUERY_VALUES = {
 }
 BODIES: dict[str, Any] = {
     "post_events": {"type": "follow", "subject": SUBJECT, "id": "x", "source": "/x"},
+    "drop_dead_letter": {"reason": "noise"},
+    "drop_dead_letters": {"reason": "noise"},
 }
 
 
@@ -98,6 +106,7 @@ async def apps(pg_server: TestServer, tmp_path_factory: pytest.TempPathFactory) 
                 )
                 for event_type in ("follow", "like", "sign_in")
             ]
+            + [json.dumps(POISON).encode()]
         )
         apps[service] = parts.build_app(config, sessions)
     apps["ingest"] = importlib.import_module("services.ingest.main").openapi_app(ConfigFile(file, "ingest"))
