@@ -1,5 +1,6 @@
 """ingest, put together: settings → Kafka producer, spool, app → a process."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -93,6 +94,12 @@ async def _serve(settings: Settings, config: ConfigFile) -> int:
     spool = Spool(settings.spool, limit_bytes=settings.spool_bytes, limit_seconds=settings.spool_age_seconds)
     stores = Stores(producer, spool, Breaker(), settings.ack_seconds)
     health.add_readiness("kafka or spool", lambda: stores.problem)
+    listening = asyncio.Event()
+    health.add_readiness("http", lambda: None if listening.is_set() else "the API does not listen yet")
+
+    async def announce() -> None:
+        listening.set()
+
     app = build_app(config, stores, Limits(settings.max_in_flight, settings.rate_per_second))
     components = [
         health.serve(settings.http_host, settings.metrics_port),
@@ -101,5 +108,6 @@ async def _serve(settings: Settings, config: ConfigFile) -> int:
         Component("kafka producer", start=producer.start, stop=producer.stop, deadline=6),
         Component("drain", run=lambda: drain(spool, producer, settings.drain_rate)),
         process.serve_http(app, settings.http_host, settings.http_port),
+        Component("readiness", start=announce),
     ]
     return await process.run(components, on_stopping=health.drain)

@@ -1,7 +1,9 @@
 """A Kafka broker for one test run."""
 
 import asyncio
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -44,6 +46,17 @@ class TestBroker:
     async def kill(self) -> None:
         """SIGKILL; `start` brings it back with its data."""
         await self._server.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections open and stay silent, as behind a black hole; `thaw` ends it."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._server.child is not None
+        os.kill(self._server.child.pid, number)
 
     async def wipe(self) -> None:
         """Ends the broker and throws its data away; `start` makes a new cluster on the same port."""
