@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from libs.common import process
 from libs.common.applied import router as applied_router
-from libs.common.config import Account, ConfigError, ConfigFile
+from libs.common.config import Account, ConfigError, ConfigFile, UnknownAccountError
 from libs.common.consumer import Applier, Handler, Worker
 from libs.common.consumer.offsets import StoredPositions
 from libs.common.db import Sessions, make_engine, make_sessions
@@ -22,14 +22,17 @@ from libs.common.kafka import Producer
 from libs.common.migrate import upgrade
 from libs.common.outbox import Relay
 from libs.common.process import Component
+from libs.common.rebuild import Facts, rebuild
 from libs.common.settings import DatabaseSettings, load_settings
 from libs.common.sweep import DueWork, Sweep
-from libs.common.telemetry import configure_logging
+from libs.common.telemetry import configure_logging, get_logger
 from libs.common.web import DEFAULT_LIMITS, Limits, create_app, not_found
 from libs.common.web.problems import problem_response
 
+log = get_logger(__name__)
+
 VERSION = "0.1.0"
-ROLES = ("api", "worker", "all", "migrate")
+ROLES = ("api", "worker", "all", "migrate", "job rebuild")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Service:
     """What makes a service itself; everything else is the same for all.
 
     `make_handler` gets the look-up of an account by name and gives the use case of a batch. `keep_data` says of which
-    event types the content is stored. `due_work` is what a worker does by the calendar, beside its consumers.
+    event types the content is stored. `facts` says what `job rebuild` folds again. `due_work` is what a worker does by
+    the calendar, beside its consumers.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Service:
     topics: Sequence[str]
     make_handler: Callable[[Callable[[str], Account]], Handler]
     keep_data: Callable[[str], bool]
+    facts: Facts
     due_work: DueWork | None = None
     tags: Sequence[Mapping[str, str]] = ()
     keep_idempotency_keys_for_ever: bool = False
@@ -74,11 +79,11 @@ class Service:
         return Applier(self.name, sessions, self.make_handler(config.account), self.keep_data)
 
     def run(self, settings_type: type[DatabaseSettings], arguments: Sequence[str] = sys.argv[1:]) -> NoReturn:
-        """`python -m services.<name> api|worker|all|migrate`; never returns."""
-        if len(arguments) != 1 or arguments[0] not in ROLES:
+        """`python -m services.<name> api|worker|all|migrate|job rebuild`; never returns."""
+        role = " ".join(arguments)
+        if role not in ROLES:
             sys.stderr.write(f"usage: python -m services.{self.name} {'|'.join(ROLES)}\n")
             sys.exit(2)
-        role = arguments[0]
         settings = load_settings(settings_type)
         configure_logging(self.name, settings.log_format, settings.log_level)
         if role == "migrate":
@@ -88,7 +93,18 @@ class Service:
         except ConfigError as error:
             sys.stderr.write(f"{error}\n")
             sys.exit(2)
+        if role == "job rebuild":
+            process.main(self._rebuild(settings.pg_url, config))
         process.main(self._serve(role, settings, config))
+
+    async def _rebuild(self, pg_url: str, config: ConfigFile) -> int:
+        try:
+            done = await rebuild(pg_url, self.facts, config.account, datetime.now(UTC))
+        except UnknownAccountError as error:
+            sys.stderr.write(f"{error}; nothing was changed\n")
+            return 1
+        log.info("rebuilt", events=done.events, changed=done.changed, announced=done.announced)
+        return 0
 
     async def _serve(self, role: str, settings: DatabaseSettings, config: ConfigFile) -> int:
         engine = make_engine(settings.pg_url, settings.db_pool)

@@ -1,7 +1,7 @@
 """engagement, put together."""
 
 from libs.common.service import Service
-from services.engagement import consumer
+from services.engagement import consumer, jobs
 from services.engagement.api import router
 
 SERVICE = Service(
@@ -12,6 +12,7 @@ SERVICE = Service(
     topics=consumer.TOPICS,
     make_handler=consumer.make_handler,
     keep_data=consumer.keep_data,
+    facts=jobs.FACTS,
     tags=[
         {"name": "messages", "description": "The in-app inbox."},
         {"name": "decisions", "description": "Sent or skipped: one decision per event and journey, never revised."},

@@ -1,4 +1,4 @@
-"""python -m services.profile api|worker|all|migrate"""
+"""python -m services.profile api|worker|all|migrate|job rebuild"""
 
 from services.profile.main import SERVICE
 from services.profile.settings import Settings

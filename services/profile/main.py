@@ -1,7 +1,7 @@
 """profile, put together."""
 
 from libs.common.service import Service
-from services.profile import consumer
+from services.profile import consumer, jobs
 from services.profile.api import router
 
 SERVICE = Service(
@@ -12,6 +12,7 @@ SERVICE = Service(
     topics=consumer.TOPICS,
     make_handler=consumer.make_handler,
     keep_data=consumer.keep_data,
+    facts=jobs.FACTS,
     tags=[{"name": "users", "description": "Fans, each with all subjects that belong to him."}],
 )
 

@@ -1,4 +1,4 @@
-"""python -m services.rewards api|worker|all|migrate"""
+"""python -m services.rewards api|worker|all|migrate|job rebuild"""
 
 from services.rewards.main import SERVICE
 from services.rewards.settings import Settings

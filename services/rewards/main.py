@@ -1,7 +1,7 @@
 """rewards, put together."""
 
 from libs.common.service import Service
-from services.rewards import consumer, usecases
+from services.rewards import consumer, jobs, usecases
 from services.rewards.api import router
 
 SERVICE = Service(
@@ -12,6 +12,7 @@ SERVICE = Service(
     topics=consumer.TOPICS,
     make_handler=consumer.make_handler,
     keep_data=usecases.keep_data,
+    facts=jobs.FACTS,
     tags=[
         {"name": "sign-ins", "description": "Signing in for the day 签到, and streaks 连签."},
         {"name": "points", "description": "Balances, the ledger behind them, and the rules."},

@@ -2,7 +2,7 @@
 
 from libs.common.service import Service
 from libs.common.sweep import DueWork
-from services.segmentation import consumer
+from services.segmentation import consumer, jobs
 from services.segmentation.api import router
 from services.segmentation.store.due import read_oldest_flip
 from services.segmentation.usecases import move_due
@@ -16,6 +16,7 @@ SERVICE = Service(
     make_handler=consumer.make_handler,
     keep_data=consumer.keep_data,
     due_work=DueWork(read_oldest_flip, move_due),
+    facts=jobs.FACTS,
     tags=[
         {"name": "users", "description": "One user: his lifecycle 生命周期, his segments and how he came into them."},
         {"name": "segments", "description": "Segments, their sizes and their members."},

@@ -13,9 +13,11 @@ from libs.common.days import DAY, local_day
 from libs.common.db import AsyncSession
 from libs.common.events import AnyEvent, new_event
 from services.segmentation import domain, store
-from services.segmentation.store import ActiveDay, MembershipChange, StateRow, UserKey, due
+from services.segmentation.store import ActiveDay, MembershipChange, StateRow, UserKey, corrections, due
 
 SERVICE = "segmentation"
+
+CORRECTED_AT_ONCE = 1000
 
 MOVES = Counter(
     "superfan_segment_moves_total",
@@ -26,11 +28,13 @@ MOVES = Counter(
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A user's change of segment, the event that brought it up, and whether it came of imported history only."""
+    """A user's change of segment, a subject of his, the trace of the event that brought it up, if one did, and whether
+    it came of imported history only."""
 
     change: MembershipChange
-    cause: AnyEvent
-    backfill: bool
+    subject: str
+    traceparent: str | None = None
+    backfill: bool = False
 
 
 async def record_activity(
@@ -101,11 +105,26 @@ def _decide(
     row: StateRow, days: list[date], causes: Mapping[date, AnyEvent], now: datetime, account: Account
 ) -> tuple[StateRow, Move | None]:
     """The row as it must become, and the move if the state differs from the one announced."""
+    after = _placed(row, days, now, account)
+    if after.revision == row.revision:
+        return after, None
+    # Had he come to be here without these events, only nobody had looked?
+    assert after.updated_at is not None
+    today = local_day(after.updated_at, account.zone)
+    without = domain.lifecycle((day for day in days if day not in causes), today)
+    change = _change(row, after, "time_passed" if without.state == after.state else "event")
+    cause = causes[max(causes)]
+    assert change is not None
+    assert cause.subject is not None
+    return after, Move(change, cause.subject, cause.traceparent, all(event.backfill for event in causes.values()))
+
+
+def _placed(row: StateRow, days: list[date], now: datetime, account: Account) -> StateRow:
+    """The row of a user with these active days as it must be at `now`."""
     # A transaction may have waited for another one that began after it, across a midnight: time never runs back.
     now = max(now, row.updated_at or now)
     today = local_day(now, account.zone)
     activity = domain.sum_up(days)
-    assert activity is not None
     placement = domain.lifecycle(days, today)
     # An event may be dated tomorrow where clocks differ: then there is something to look at on that day.
     ahead = min((day for day in days if day > today), default=None)
@@ -114,35 +133,38 @@ def _decide(
     left, entered = domain.segment_key(row.state), domain.segment_key(placement.state)
     # Each of the two notices has a revision of its own.
     revision = row.revision if left == entered else row.revision + sum(key is not None for key in (left, entered))
-    after = StateRow(
+    return StateRow(
         account=row.account,
         user_id=row.user_id,
-        first_day=activity.first,
-        last_day=activity.last,
-        returned_day=activity.returned,
+        first_day=activity.first if activity else None,
+        last_day=activity.last if activity else None,
+        returned_day=activity.returned if activity else None,
         state=placement.state,
         since=since,
         flips_on=flips_on,
         revision=revision,
         updated_at=now,
     )
+
+
+def _change(row: StateRow, after: StateRow, reason: str) -> MembershipChange | None:
+    """The move from `row` to `after`, if there is one."""
+    left, entered = domain.segment_key(row.state), domain.segment_key(after.state)
     if left == entered:
-        return after, None
-    without = domain.lifecycle((day for day in days if day not in causes), today)
-    change = MembershipChange(
+        return None
+    assert after.updated_at is not None
+    return MembershipChange(
         account=row.account,
         user_id=row.user_id,
         layering=domain.LAYERING,
-        revision=revision,
+        revision=after.revision,
         segment_from=left,
         segment_to=entered,
-        # Had he come to be here without these events, only nobody had looked?
-        reason="time_passed" if without.state == placement.state else "event",
+        reason=reason,
         initial=row.revision == 0,
-        since=since,
-        decided_at=now,
+        since=after.since,
+        decided_at=after.updated_at,
     )
-    return after, Move(change, causes[max(causes)], all(event.backfill for event in causes.values()))
 
 
 def _notices(move: Move) -> Iterator[AnyEvent]:
@@ -158,7 +180,7 @@ def _notices(move: Move) -> Iterator[AnyEvent]:
             account=change.account,
             source=f"/{SERVICE}",
             id=f"{entity}/{revision}",
-            subject=move.cause.subject,
+            subject=move.subject,
             time=change.decided_at,
             received=change.decided_at,
             data={
@@ -170,7 +192,52 @@ def _notices(move: Move) -> Iterator[AnyEvent]:
                 "initial": change.initial,
                 "user_id": change.user_id,
             },
-            traceparent=move.cause.traceparent,
+            traceparent=move.traceparent,
         )
         notice.backfill = move.backfill
         yield notice
+
+
+async def fold_activity(session: AsyncSession, events: list[AnyEvent], account_of: Callable[[str], Account]) -> None:
+    """The active days in `events` alone, as a rebuild needs them: nobody is moved."""
+    days = {
+        (event.account, event.subject, local_day(event.time, account_of(event.account).zone))
+        for event in filter(domain.is_activity, events)
+        if event.subject is not None
+    }
+    await store.add_days(session, days)
+
+
+async def correct_states(session: AsyncSession, now: datetime, account_of: Callable[[str], Account]) -> int:
+    """After a rebuild of the active days: put right what is kept of each user, and tell where the state announced did
+    not follow from his days even when it was announced. Returns how many moved.
+
+    Where only time has passed since, the sweep moves him.
+    """
+    wrong = await corrections.find_wrong(session, domain.DEFAULT)
+    moved = 0
+    for start in range(0, len(wrong), CORRECTED_AT_ONCE):
+        subjects = dict(wrong[start : start + CORRECTED_AT_ONCE])
+        rows = await store.lock_states(session, subjects)
+        days = await store.read_days(session, subjects)
+        updated, moves = [], []
+        for row in rows:
+            key = (row.account, row.user_id)
+            after, change = _correct(row, days.get(key, []), now, account_of(row.account))
+            updated.append(after)
+            if change:
+                moves.append(Move(change, subjects[key]))
+        await store.update_states(session, updated)
+        await store.add_changes(session, [move.change for move in moves])
+        await outbox.add(session, [notice for move in moves for notice in _notices(move)])
+        moved += len(moves)
+    return moved
+
+
+def _correct(
+    row: StateRow, days: list[date], now: datetime, account: Account
+) -> tuple[StateRow, MembershipChange | None]:
+    then = row.updated_at or now
+    was_right = domain.lifecycle(days, local_day(then, account.zone)).state == row.state
+    after = _placed(row, days, then if was_right else now, account)
+    return after, _change(row, after, "rule_changed")
