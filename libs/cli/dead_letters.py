@@ -133,8 +133,8 @@ async def _each(
             counts += _told([await _call(connection, service, "POST", path, dict(body) or None)])
         cursor: str | None = None
         while not ids:
-            request = {"filter": given, "limit": BULK, "cursor": cursor, **body}
-            many = await _call(connection, service, "POST", f"/v1/dead-letters:{action}", request)
+            path = f"/v1/dead-letters:{action}" + (f"?cursor={cursor}" if cursor else "")
+            many = await _call(connection, service, "POST", path, {"filter": given, "limit": BULK, **body})
             counts += _told(many["items"])
             cursor = many["next_cursor"]
             if cursor is None:

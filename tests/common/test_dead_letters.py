@@ -267,7 +267,7 @@ async def test_many_are_redriven_one_by_one(desk: Desk) -> None:
     desk.handler.poison = {"e2"}
     assert (await desk.ok("POST", "dead-letters:redrive", body={"filter": {"type": "like"}}))["counts"] == {}
     first = await desk.ok("POST", "dead-letters:redrive", body={"limit": 3, "filter": {"type": "follow"}})
-    second = await desk.ok("POST", "dead-letters:redrive", body={"limit": 3, "cursor": first["next_cursor"]})
+    second = await desk.ok("POST", f"dead-letters:redrive?cursor={first['next_cursor']}", body={"limit": 3})
     assert second["next_cursor"] is None
     items = first["items"] + second["items"]
     assert sorted(item["outcome"] for item in items) == ["applied"] * 4 + ["failed"]

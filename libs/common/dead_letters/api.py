@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import structlog
-from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from libs.common.auth import Caller, require
 from libs.common.consumer import Applier
@@ -66,7 +66,7 @@ async def list_dead_letters(
         session,
         caller.account.name,
         store.Filter(type, error, topic, since, until),
-        _before(cursor, parameter="query/cursor"),
+        _before(cursor),
         limit + 1,
         with_nobodys=True,
     )
@@ -82,15 +82,24 @@ async def get_dead_letter(letter_id: LetterId, caller: ReaderDep, session: ReadS
     return schemas.shown(letter)
 
 
-@router.put("/v1/dead-letters/{letter_id}", summary="Correct the event", responses=problems(404, 409))
+@router.put(
+    "/v1/dead-letters/{letter_id}",
+    summary="Correct the event",
+    responses=problems(404, 409),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "the whole event, corrected",
+            "content": {"application/json": {"schema": {"type": "object"}, "example": schemas.EVENT}},
+        }
+    },
+)
 async def edit_dead_letter(
-    letter_id: LetterId,
-    caller: WriterDep,
-    applier: ApplierDep,
-    body: Annotated[dict[str, Any], Body(examples=[schemas.EVENT], description="the whole event, corrected")],
+    letter_id: LetterId, caller: WriterDep, applier: ApplierDep, request: Request
 ) -> schemas.Shown:
     """It must be a valid event of the same account, source and id, of the same topic and trust. Nothing is applied."""
-    edit = partial(usecases.edit, applier, _operator(caller), bytes.fromhex(letter_id), body, datetime.now(UTC))
+    raw = await request.body()  # the bytes themselves: an event is read as the consumer will read it
+    edit = partial(usecases.edit, applier, _operator(caller), bytes.fromhex(letter_id), raw, datetime.now(UTC))
     return schemas.shown(await _answered(edit))
 
 
@@ -122,21 +131,25 @@ async def drop_dead_letter(
 
 
 @router.post("/v1/dead-letters:redrive", summary="Try many events again")
-async def redrive_dead_letters(caller: WriterDep, applier: ApplierDep, body: schemas.RedriveMany) -> schemas.Results:
+async def redrive_dead_letters(
+    caller: WriterDep, applier: ApplierDep, body: schemas.RedriveMany, cursor: Cursor = None
+) -> schemas.Results:
     """Each in a transaction of its own, with its own result. Letters that name no account are left alone."""
     operator = _operator(caller)
 
     async def act(digest: bytes) -> usecases.Result:
         return await usecases.redrive(applier, operator, digest, datetime.now(UTC))
 
-    return await _many(applier, operator, body, act)
+    return await _many(applier, operator, body, cursor, act)
 
 
 @router.post("/v1/dead-letters:drop", summary="Delete many for good")
-async def drop_dead_letters(caller: WriterDep, applier: ApplierDep, body: schemas.DropMany) -> schemas.Results:
+async def drop_dead_letters(
+    caller: WriterDep, applier: ApplierDep, body: schemas.DropMany, cursor: Cursor = None
+) -> schemas.Results:
     """Each in a transaction of its own, with its own result. Letters that name no account are left alone."""
     operator = _operator(caller)
-    return await _many(applier, operator, body, partial(usecases.drop, applier, operator, reason=body.reason))
+    return await _many(applier, operator, body, cursor, partial(usecases.drop, applier, operator, reason=body.reason))
 
 
 @router.get("/v1/consumer", summary="Does this service consume?")
@@ -168,10 +181,11 @@ async def _many(
     applier: Applier,
     operator: Operator,
     body: schemas.RedriveMany,
+    cursor: str | None,
     act: Callable[[bytes], Awaitable[usecases.Result]],
 ) -> schemas.Results:
     which = store.Filter(**body.filter.model_dump())
-    before = _before(body.cursor, pointer="/cursor")
+    before = _before(cursor)
     run = partial(usecases.each, applier, operator, which, before, body.limit, act)
     return schemas.results(await _answered(run))
 
@@ -196,11 +210,11 @@ def _unknown() -> Problem:
     return not_found("There is no such dead letter, and no such event was applied.", "unknown_dead_letter")
 
 
-def _before(cursor: str | None, **place: str) -> tuple[datetime, bytes] | None:
+def _before(cursor: str | None) -> tuple[datetime, bytes] | None:
     if not cursor:
         return None
+    first_at, digest = decode_cursor(cursor, (datetime, str))
     try:
-        first_at, digest = decode_cursor(cursor, (datetime, str))
         return first_at, bytes.fromhex(digest)
-    except (Problem, ValueError):
-        raise invalid("is not a cursor of this list; leave it out to start anew", **place) from None
+    except ValueError:
+        raise invalid("is not a cursor of this list", parameter="query/cursor") from None

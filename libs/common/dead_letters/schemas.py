@@ -96,7 +96,6 @@ class RedriveMany(BaseModel):
 
     filter: Which = Which()
     limit: int = Field(100, ge=1, le=1000, strict=True)
-    cursor: str | None = Field(None, max_length=2000, description="`next_cursor` of the call before")
 
 
 class DropMany(RedriveMany):

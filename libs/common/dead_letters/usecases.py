@@ -7,7 +7,7 @@ wait for each other, never in a circle.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 from prometheus_client import Counter
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from libs.common.consumer.transaction import Applier, is_retryable
 from libs.common.dead_letters import store
 from libs.common.dead_letters.store import Filter, Letter
-from libs.common.events import EVENT_TYPES, Problem, Trust, parse_event, problems, validate_event
+from libs.common.events import EVENT_TYPES, Problem, Trust, parse_event, problems
 
 log = structlog.get_logger(__name__)
 
@@ -116,8 +116,8 @@ async def redrive(
     return result
 
 
-async def edit(applier: Applier, operator: Operator, digest: bytes, document: Any, now: datetime) -> Letter:
-    """Put the corrected event in the letter's place: same identity and topic, no more trust than before.
+async def edit(applier: Applier, operator: Operator, digest: bytes, raw: bytes, now: datetime) -> Letter:
+    """Put the corrected event, `raw` JSON, in the letter's place: same identity and topic, no more trust than before.
 
     Raises UnknownLetterError, NobodysLetterError, InvalidEventError, ChangedMeanwhileError.
     """
@@ -128,7 +128,7 @@ async def edit(applier: Applier, operator: Operator, digest: bytes, document: An
         if letter.account is None:
             raise NobodysLetterError
         try:
-            event = validate_event(document)
+            event = parse_event(raw)
         except ValidationError as error:
             raise InvalidEventError(problems(error)) from None
         old = store.read_attributes(letter.value, letter.key)
