@@ -106,6 +106,21 @@ def lag(
 
 
 @app.command()
+def doctor(
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Check Kafka, topics, databases, services and what waits, and say what to do; exit code 1 when something is wrong.
+
+    With nothing running it checks this machine instead.
+    """
+    from libs.cli import doctor as command
+
+    with one_line_errors():
+        command.doctor(data, as_json=as_json)
+
+
+@app.command()
 def trigger(
     name: Annotated[str | None, typer.Argument(help="What to send, such as douyin.follow; see --list.")] = None,
     user: Annotated[str, typer.Option(help="The fan: an id, or a whole subject such as douyin:u42.")] = "u42",

@@ -8,6 +8,7 @@ from typing import Any
 
 from alembic import command, context, op
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -24,6 +25,12 @@ async def upgrade(url: str, service: str, revision: str = "head") -> None:
 async def downgrade(url: str, service: str, revision: str = "base") -> None:
     """Take migrations back down to `revision`; for tests and for undoing a release."""
     await _with_config(url, service, lambda config: command.downgrade(config, revision))
+
+
+def head_revision(service: str) -> str:
+    """The newest migration of `service` that this code knows."""
+    scripts = ScriptDirectory(str(SERVICES / service / "migrations"))
+    return str(scripts.get_current_head())
 
 
 async def _with_config(url: str, service: str, action: Any) -> None:

@@ -45,15 +45,20 @@ broker.heartbeat.interval.ms=250
 """
 
 
-def find_java(say: Say) -> Path:
-    """The installed Java 17 or newer, else the one of the wheel."""
+def installed_java() -> Path | None:
+    """The installed Java 17 or newer."""
     candidates = [Path(os.environ["JAVA_HOME"], "bin", "java")] if os.environ.get("JAVA_HOME") else []
     if found := shutil.which("java"):
         candidates.append(Path(found))
     for java in candidates:
         if java.exists() and java_major(java) >= OLDEST_JAVA:
             return java
-    return next(wheel_folder("java", "Java 17 or newer", say).glob("**/bin/java"))
+    return None
+
+
+def find_java(say: Say) -> Path:
+    """The installed Java 17 or newer, else the one of the wheel."""
+    return installed_java() or next(wheel_folder("java", "Java 17 or newer", say).glob("**/bin/java"))
 
 
 def java_major(java: Path) -> int:

