@@ -46,6 +46,16 @@ def test_what_lies_before_the_window_is_forgotten() -> None:
     assert is_in(breaker, State.CLOSED)
 
 
+def test_a_busy_process_notices_as_soon_as_a_quiet_one() -> None:
+    breaker = Breaker()
+    for number in range(10_000):
+        breaker.record(True, number / 1000)
+    for number in range(100):
+        assert is_in(breaker, State.CLOSED)
+        breaker.record(False, 11 + number / 1000)
+    assert is_in(breaker, State.OPEN)
+
+
 def test_open_it_lets_nothing_through_until_it_has_cooled_down() -> None:
     breaker = broken(at=100)
     assert not breaker.allow(104.9)

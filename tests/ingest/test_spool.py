@@ -59,6 +59,13 @@ async def test_what_was_appended_is_read_back_whole_and_deleted(tmp_path: Path) 
     assert (metric("appended_total") - before[0], metric("drained_total") - before[1]) == (3, 2)
 
 
+async def test_every_commit_is_synced(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        modes = ("journal_mode", "synchronous")
+        found = await spool._do(lambda file: [file._db.execute(f"pragma {mode}").fetchone()[0] for mode in modes])
+        assert found == ["wal", 2]
+
+
 async def test_many_callers_share_commits_and_all_are_kept(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await asyncio.gather(*(spool.append([record(number)]) for number in range(600)))

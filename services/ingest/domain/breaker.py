@@ -20,6 +20,8 @@ class Limits:
     window: float = 30
     samples: int = 20
     """Fewer calls within the window open nothing."""
+    most: int = 200
+    """So many of the window's last calls count: else the good ones of a busy half minute would outvote a dead Kafka."""
     share: float = 0.5
     """Failed calls among those of the window that open it."""
     cool_down: float = 5
@@ -79,7 +81,7 @@ class Breaker:
     def _count(self, good: bool, now: float) -> None:
         self._calls.append((now, good))
         self._failed += not good
-        while self._calls[0][0] <= now - self._limits.window:
+        while self._calls[0][0] <= now - self._limits.window or len(self._calls) > self._limits.most:
             self._failed -= not self._calls.popleft()[1]
         if len(self._calls) >= self._limits.samples and self._failed >= self._limits.share * len(self._calls):
             self._open(now)
