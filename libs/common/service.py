@@ -19,7 +19,6 @@ from libs.common.dead_letters.api import router as dead_letters_router
 from libs.common.health import Health
 from libs.common.identity import UnknownUserError
 from libs.common.kafka import Producer
-from libs.common.migrate import upgrade
 from libs.common.outbox import Relay
 from libs.common.process import Component
 from libs.common.rebuild import Facts, rebuild
@@ -156,6 +155,8 @@ class Service:
 
 
 async def _migrate(url: str, service: str) -> int:
+    from libs.common.migrate import upgrade  # late: Alembic is 10 MB that no worker needs
+
     await upgrade(url, service)
     return 0
 

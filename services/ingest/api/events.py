@@ -1,10 +1,13 @@
 """The sender's own events."""
 
+import re
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from libs.common.auth import Caller, require
 from libs.common.config import Config
@@ -15,13 +18,36 @@ from services.ingest.api.intake import read_body, take, take_signed
 from services.ingest.domain.completion import Sender
 from services.ingest.schemas import answers, requests
 
-router = APIRouter(tags=["events"])
+
+class EventsRoute(APIRoute):
+    """Calls `post_events` without FastAPI's machinery, a quarter of the work of a single event, when source and key are
+    as they should be; whatever is not takes the usual way, to the same answers as anywhere else."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        usual = super().get_route_handler()
+        if self.path != EVENTS_PATH:
+            return usual
+
+        async def handle(request: Request) -> Response:
+            source, key = request.query_params.get("source"), request.headers.get("idempotency-key")
+            if (source is None or _SOURCE.fullmatch(source)) and (key is None or _KEY.fullmatch(key)):
+                answer: Response = await self.endpoint(request, source, key)
+                return answer
+            return await usual(request)
+
+        return handle
+
+
+EVENTS_PATH = "/v1/events"
+_SOURCE = re.compile(r"[a-z0-9-]{1,40}")
+_KEY = re.compile(r"[\x21-\x7e]{1,180}")
+router = APIRouter(tags=["events"], route_class=EventsRoute)
 
 _require_write = require("events:write")
 SourceParameter = Annotated[
     str | None,
     Query(
-        pattern=r"^[a-z0-9-]{1,40}$",
+        pattern=f"^{_SOURCE.pattern}$",
         description="id of a source with Standard Webhooks signatures: then the headers webhook-id, webhook-timestamp "
         "and webhook-signature stand for a key",
         examples=["standard-demo"],
@@ -30,7 +56,7 @@ SourceParameter = Annotated[
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        pattern=r"^[\x21-\x7e]{1,180}$",
+        pattern=f"^{_KEY.pattern}$",
         description="Events without id get the id `<this>:<index>`, so that sending the request again is safe.",
         examples=["import-2026-03-01-a"],
     ),
@@ -38,7 +64,7 @@ IdempotencyKey = Annotated[
 
 
 @router.post(
-    "/v1/events",
+    EVENTS_PATH,
     status_code=202,
     summary="Hand in events",
     response_model=answers.Accepted,
