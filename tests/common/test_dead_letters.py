@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
-from libs.common.db import Sessions
+from libs.common.db import Sessions, make_engine
+from libs.common.migrate import upgrade
 from tests.support.dead_letters import DEMO, OTHER, READER, Desk, document, follow, make_desk, refuse
 from tests.support.folding import NOW, FakeMessage, empty, rows
 from tests.support.postgres import TestServer
@@ -301,3 +303,23 @@ async def test_what_is_not_there_is_404(desk: Desk) -> None:
         ("POST", "/drop", {"reason": "x"}),
     ]:
         problem(await desk.call(method, f"dead-letters/{UNKNOWN}{path}", body=body), 404, "unknown_dead_letter")
+
+
+async def test_letters_of_an_older_release_get_their_account_from_the_key(pg_url: str) -> None:
+    await upgrade(pg_url, "profile", "0001")
+    engine = make_engine(pg_url, 2)
+    keys = {b"demo/douyin:u1": "demo", b"\xff/x": None, b"DEMO/x": None, b"demo": None, None: None}
+    async with engine.begin() as connection:
+        for n, key in enumerate(keys):
+            await connection.execute(
+                text(
+                    'insert into dead_letter (digest, topic, partition, "offset", key, error, reason, first_at, last_at)'
+                    " values (:digest, 'superfan.follows', 0, 0, :key, 'ValueError', '', now(), now())"
+                ),
+                {"digest": bytes([n]), "key": key},
+            )
+    await upgrade(pg_url, "profile")
+    async with engine.begin() as connection:
+        found = await connection.execute(text("select account from dead_letter order by digest"))
+        assert list(found.scalars()) == list(keys.values())
+    await engine.dispose()

@@ -2,13 +2,13 @@
 
 import base64
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.dead_letters import store, usecases
-from libs.common.events import EventTime, Id, find_unstorable
+from libs.common.events import EventTime, Id, Whole, find_unstorable
 from libs.common.web import encode_cursor
 
 LETTER_ID = "0f343b0931126a20f133d67c2b018a3b"
@@ -95,7 +95,7 @@ class RedriveMany(BaseModel):
     )
 
     filter: Which = Which()
-    limit: int = Field(100, ge=1, le=1000, strict=True)
+    limit: Annotated[int, Whole(1, 1000)] = 100
 
 
 class DropMany(RedriveMany):
