@@ -313,8 +313,8 @@ async def test_letters_of_an_older_release_get_their_account_from_the_key(pg_url
         for n, key in enumerate(keys):
             await connection.execute(
                 text(
-                    'insert into dead_letter (digest, topic, partition, "offset", key, error, reason, first_at, last_at)'
-                    " values (:digest, 'superfan.follows', 0, 0, :key, 'ValueError', '', now(), now())"
+                    'insert into dead_letter (digest, topic, partition, "offset", key, error, reason, first_at,'
+                    " last_at) values (:digest, 'superfan.follows', 0, 0, :key, 'ValueError', '', now(), now())"
                 ),
                 {"digest": bytes([n]), "key": key},
             )
