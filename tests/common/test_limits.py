@@ -156,6 +156,17 @@ def test_a_source_has_no_limit_unless_it_is_declared(tmp_path: Path) -> None:
     assert (refused.value.status, refused.value.code) == (429, "rate_limited")
 
 
+async def test_openapi_tells_the_headers(api: httpx.AsyncClient) -> None:
+    schema = (await api.get("/openapi.json")).json()
+    keyed, unkeyed = (schema["paths"][path]["get"]["responses"] for path in ("/read", "/slow"))
+    assert list(keyed["200"]["headers"]) == ["RateLimit-Policy", "RateLimit"]
+    assert list(keyed["429"]["headers"]) == ["RateLimit-Policy", "RateLimit", "Retry-After"]
+    assert list(keyed["503"]["headers"]) == ["Retry-After"]
+    assert "headers" not in unkeyed["200"]
+    assert "429" not in unkeyed
+    assert schema["components"]["headers"].keys() == {"RateLimit-Policy", "RateLimit", "Retry-After"}
+
+
 @pytest.mark.parametrize("rate", ["0", "-1", "2000000", '"fast"', "true"])
 def test_a_rate_must_be_a_sensible_number(tmp_path: Path, rate: str) -> None:
     path = tmp_path / "superfan.toml"

@@ -323,11 +323,7 @@ async def test_openapi_tells_security_and_errors(api: httpx.AsyncClient) -> None
     operation = schema["paths"]["/v1/things"]["post"]
     assert operation["operationId"] == "make_thing"
     assert operation["security"] == [{"apiKey": []}]
-    statuses = ["201", "400", "401", "403", "409", "413", "415", "422", "429", "500", "503"]
-    assert list(operation["responses"]) == statuses
-    assert list(operation["responses"]["201"]["headers"]) == ["RateLimit-Policy", "RateLimit"]
-    assert list(operation["responses"]["429"]["headers"]) == ["RateLimit-Policy", "RateLimit", "Retry-After"]
-    assert "headers" not in schema["paths"]["/v1/things"]["get"]["responses"]["200"]
+    assert " ".join(operation["responses"]) == "201 400 401 403 409 413 415 422 429 500 503"
     for status, response in operation["responses"].items():
         if status != "201":
             assert response["content"] == {

@@ -23,7 +23,7 @@ HTTP_IN_FLIGHT = Gauge("superfan_http_in_flight", "Requests that are being handl
 BURST_SECONDS = 2
 MOST_BODY_BYTES = 64 * 1024 * 1024
 RATE_HEADERS = "superfan.rate_limit"
-"""Where a request's scope keeps the headers that tell its key's rate limit: [(name, value)]."""
+"""Where a request's scope keeps the raw headers that tell its key's rate limit."""
 
 
 def overloaded() -> Problem:
@@ -110,8 +110,8 @@ class RateLimits:
             self._forget_undeclared()
         burst = burst_of(per_second)
         scope[RATE_HEADERS] = (
-            ("RateLimit-Policy", f'"default";q={burst};w={math.ceil(burst / per_second)}'),
-            ("RateLimit", f'"default";r={taken.remaining};t={math.ceil(taken.full_at - now)}'),
+            (b"ratelimit-policy", f'"default";q={burst};w={math.ceil(burst / per_second)}'.encode()),
+            (b"ratelimit", f'"default";r={taken.remaining};t={math.ceil(taken.full_at - now)}'.encode()),
         )
         if taken.wait:
             raise Problem(

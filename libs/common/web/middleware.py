@@ -53,8 +53,7 @@ class RequestMiddleware:
                 status = message["status"]
                 answer = MutableHeaders(scope=message)
                 answer["X-Request-Id"] = request_id
-                for name, value in scope.get(RATE_HEADERS, ()):
-                    answer[name] = value
+                answer.raw.extend(scope.get(RATE_HEADERS, ()))
             await send(message)
 
         async def receive_limited() -> Message:
