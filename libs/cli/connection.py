@@ -128,9 +128,9 @@ def refusal(service: str, response: httpx.Response) -> RefusedError:
 
 
 @asynccontextmanager
-async def connect(data: Path | None) -> AsyncIterator[Connection]:
-    """The system of a data folder; raises LaunchError when none runs there."""
+async def connect(data: Path | None, api_key: str | None = None) -> AsyncIterator[Connection]:
+    """The system of a data folder, with its own key unless another is given; raises LaunchError if none runs there."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what the user has to know is said in one line
     run = await asyncio.to_thread(Folder(data_folder(data)).read_run)
     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-        yield Connection(run, http)
+        yield Connection(run | ({"api_key": api_key} if api_key else {}), http)

@@ -18,10 +18,12 @@ app = typer.Typer(
 topics_app = typer.Typer(help="Kafka's topics.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
 dead_letters_app = typer.Typer(help="Events that a service could not apply.", no_args_is_help=True)
+export_app = typer.Typer(help="Take data out.", no_args_is_help=True)
 spool_app = typer.Typer(help="What waits on ingest's disk for Kafka.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(key_app, name="key")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(export_app, name="export")
 app.add_typer(spool_app, name="spool")
 
 Data = Annotated[
@@ -188,6 +190,54 @@ def demo(
 
     with one_line_errors():
         asyncio.run(command.demo(data, fans, seed))
+
+
+@export_app.command("events")
+def export_events(
+    data: Data = None,
+    account: Annotated[str | None, typer.Option(help="Whose; if absent that of the system's key.")] = None,
+    since: Annotated[str | None, typer.Option(help="From this date or time on, such as 2026-03-01.")] = None,
+    until: Annotated[str | None, typer.Option(help="Before this date or time.")] = None,
+    type_: Annotated[list[str] | None, typer.Option("--type", help="Only this event type; may be repeated.")] = None,
+) -> None:
+    """Write profile's archive to stdout, a CloudEvent a line, in the order of arrival: `superfan replay` takes it."""
+    import asyncio
+    import sys
+    from contextlib import suppress
+
+    from libs.cli import export as command
+
+    with one_line_errors(), suppress(BrokenPipeError):
+        count = asyncio.run(command.export_events(data, sys.stdout.buffer, account, since, until, type_ or []))
+        typer.echo(f"{count:,} events", err=True)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSON lines of events, plain or .gz.")],
+    data: Data = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="At most so many events a second.")] = None,
+    backfill: Annotated[bool, typer.Option("--backfill", help="Mark all as history: they start no message.")] = False,
+    state: Annotated[Path | None, typer.Option(help="How far it got; if absent FILE.progress.json.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="API key to use instead of the system's.")] = None,
+) -> None:
+    """Send a file of events through ingest; what is known already counts once. Cut off, it goes on where it was.
+
+    What is refused goes to FILE.rejected.jsonl with the reason; exit code 1 then.
+    """
+    import asyncio
+
+    from libs.cli import replay as command
+
+    with one_line_errors():
+        run = command.replay(data, file, state=state, rate=rate, backfill=backfill, key_file=key_file)
+        try:
+            complete = asyncio.run(run)
+        except KeyboardInterrupt:
+            typer.echo("stopped; run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+    if not complete:
+        raise typer.Exit(1)
 
 
 @app.command()
