@@ -42,20 +42,22 @@ async def lock_due(session: AsyncSession, account: str, day: date, limit: int) -
 # before the first of them has not changed.
 MOVE_DUE = f"""
     with due as (
-        select * from lifecycle_state where account = :account and user_id = any(cast(:users as text[]))
+        select *, state as state_from, revision = 0 as initial from lifecycle_state
+        where account = :account and user_id = any(cast(:users as text[]))
     ), active as (
-        select user_id, day, lag(day) over (partition by user_id order by day) as previous from (
-            select distinct due.user_id, d.day from due
+        select *, lag(day) over (partition by user_id order by day) as previous from (
+            select distinct due.user_id, state_from, initial, d.day from due
             join alias a on a.account = due.account and a.user_id = due.user_id
             join active_day d on d.account = a.account and d.subject = a.subject
             where due.last_day > :day
         ) as days
     ), known as (
-        select user_id, first_day, last_day, returned_day, cast(null as date) as ahead from due where last_day <= :day
+        select user_id, state_from, initial, first_day, last_day, returned_day, cast(null as date) as ahead from due
+        where last_day <= :day
         union all
-        select user_id, min(day), max(day) filter (where day <= :day),
+        select user_id, state_from, initial, min(day), max(day) filter (where day <= :day),
             max(day) filter (where day <= :day and day - previous - 1 > :quiet), min(day) filter (where day > :day)
-        from active group by user_id
+        from active group by user_id, state_from, initial
     ), placed as (
         select *, coalesce(returned_day, first_day) as came, {STATE} as state from known
     ), dated as (
@@ -72,14 +74,13 @@ MOVE_DUE = f"""
     ), looked_at as (
         update lifecycle_state s set
             state = n.state, since = coalesce(m.since, s.since), flips_on = n.flips_on,
-            revision = s.revision + case when n.state = due.state then 0 when due.state = 'none' then 1 else 2 end,
+            revision = s.revision + case when n.state = state_from then 0 when state_from = 'none' then 1 else 2 end,
             updated_at = greatest(s.updated_at, :now)
-        from dated n join due using (user_id)
+        from dated n
         left join unnest(cast(:days as date[]), cast(:midnights as timestamptz[])) as m(day, since)
             on m.day = n.since_day
         where s.account = :account and s.user_id = n.user_id
-        returning s.user_id, due.state as state_from, n.state as state_to, s.revision, due.revision = 0 as initial,
-            s.since, s.updated_at as decided_at
+        returning s.user_id, state_from, n.state as state_to, s.revision, initial, s.since, s.updated_at as decided_at
     ), moved as (
         select * from looked_at where state_from <> state_to
     ), remembered as (
@@ -124,6 +125,8 @@ async def move_due(
 
     `midnights`: when each day begins, from the longest overdue one to `day`.
     """
+    # Each row is fetched by an index: the cost grows with what is due, whatever the planner expects.
+    await session.execute(text("set local enable_seqscan = off"))
     rows = await session.execute(
         text(MOVE_DUE),
         {
