@@ -121,3 +121,23 @@ async def test_without_kafka_and_with_a_full_spool_the_platform_is_asked_to_come
 
 def test_sources_that_cannot_work_are_told_at_start(config: ConfigFile) -> None:
     assert source_problems(config.current) == ["nowhere: no adapter for platform nosuch; there are standard, douyin"]
+
+
+async def test_a_source_with_a_rate_is_429_beyond_it(api: httpx.AsyncClient, config: ConfigFile) -> None:
+    text = config.path.read_text()
+    config.path.write_text(text.replace('id_space = "douyin"\n', 'id_space = "douyin"\nrate_per_second = 0.01\n', 1))
+    config.reload()
+    body = douyin_signer.follow("ou_1", AT)
+    before = counted("refused", "rate_limited")
+    try:
+        assert (await deliver(api, body, "wrong")).status_code == 401  # counts towards nobody's rate
+        first = await deliver(api, body)
+        assert (first.status_code, first.headers["ratelimit-policy"]) == (200, '"default";q=1;w=100')
+        late = await deliver(api, body)
+        assert (late.status_code, late.json()["code"]) == (429, "rate_limited")
+        assert 0 < int(late.headers["retry-after"]) <= 100
+        assert counted("refused", "rate_limited") == before + 1
+    finally:
+        config.path.write_text(text)
+        config.reload()
+    assert "ratelimit" not in (await deliver(api, body)).headers
