@@ -164,7 +164,11 @@ def _dead_letters(database: Database) -> Finding:
     if not database.dead_letters:
         return ok(name, "none")
     reasons = ", ".join(f"{count} {error}" for error, count in database.dead_letters.items())
-    return warn(name, reasons, f"look at them, mend the cause, redrive or drop them: superfan dead-letters list {database.service}")
+    return warn(
+        name,
+        reasons,
+        f"look at them, mend the cause, redrive or drop them: superfan dead-letters list {database.service}",
+    )
 
 
 def _positions(database: Database, cluster: str) -> Finding:
