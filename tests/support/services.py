@@ -103,6 +103,12 @@ class System:
         except httpx.TransportError:
             return False
 
+    async def _waits_in_spool(self, name: str) -> bool:
+        """Whether this ingest process holds accepted events that Kafka does not have yet."""
+        text = (await self.http.get(f"http://127.0.0.1:{self._ports[name][1]}/metrics")).text
+        lines = [line for line in text.splitlines() if line.startswith("superfan_spool_events{")]
+        return any(float(line.split()[-1]) > 0 for line in lines)
+
     def url(self, service: str, path: str = "") -> str:
         return f"http://127.0.0.1:{self._ports[service][0]}{path}"
 
@@ -147,6 +153,9 @@ class System:
 
     async def applied(self, seconds: float = 240) -> None:
         """Until every service has applied everything that was acknowledged and published all that came of it."""
+        async with asyncio.timeout(seconds):
+            while any([await self._waits_in_spool(name) for name in self.children if name.startswith("ingest")]):
+                await asyncio.sleep(0.1)
         await LagReader({"kafka": self.broker.bootstrap, "postgres": self.databases}).wait(seconds)
 
     async def query(self, service: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
