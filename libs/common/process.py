@@ -23,7 +23,7 @@ GRACEFUL_SECONDS = 15
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """The usual (700, 10, 10) walk the young objects of every batch of a thousand events several times; almost nothing of
-them is in a cycle. Measured: 15-20 % of the CPU of a busy process."""
+them is in a cycle."""
 
 
 class StartError(Exception):
