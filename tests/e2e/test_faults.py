@@ -128,7 +128,12 @@ async def test_frozen_workers_that_wake_up_apply_nothing_twice(system: System) -
     for copy in copies:
         del system.children[copy.name]
     await system.applied()
+    # Enough users for every partition: a consumer that did not come back would leave some behind.
+    after = [event(number, "/thawed", users=200) for number in range(400)]
+    await system.post(ACCOUNT, after)
+    await system.applied(60)
     await check_effects(system, stream.acknowledged, source, ACCOUNT)
+    await check_effects(system, after, "/thawed", ACCOUNT)
 
 
 async def test_a_broker_that_lost_its_data_is_gone_on_with(pg_server: TestServer) -> None:

@@ -58,6 +58,9 @@ class Worker:
 
     def stuck(self) -> str | None:
         """Liveness: the topics whose loop has stopped moving, or None. A database or broker being down is not that."""
+        ended = [task.get_name() for task in self._tasks if task.done()]
+        if ended:
+            return f"ended: {', '.join(ended)}"
         now = time.monotonic()
         stuck = [loop.topic for loop in self._loops if now - loop.beat > STUCK_SECONDS]
         return f"no progress for {STUCK_SECONDS} s on {', '.join(stuck)}" if stuck else None

@@ -10,7 +10,8 @@ T = TypeVar("T")
 async def within(seconds: float, call: Coroutine[Any, Any, T]) -> T:
     """The result of `call`, or TimeoutError after `seconds`: then it is cancelled, but not waited for.
 
-    `asyncio.wait_for` waits until the cancelled call has ended, which may be never.
+    `asyncio.wait_for` waits until the cancelled call has ended, which may be never. A call that ends in a cancellation
+    of its own is a TimeoutError too: passed on as it is, it would end the caller's task without a word.
     """
     task = asyncio.ensure_future(call)
     try:
@@ -21,6 +22,8 @@ async def within(seconds: float, call: Coroutine[Any, Any, T]) -> T:
     if not done:
         _abandon(task)
         raise TimeoutError(f"no end after {seconds:g} s")
+    if task.cancelled():
+        raise TimeoutError("the call was cancelled from within")
     return task.result()
 
 
