@@ -20,8 +20,8 @@ from services.ingest.schemas import answers, requests
 
 
 class EventsRoute(APIRoute):
-    """Calls `post_events` without FastAPI's machinery, whose parameters and dependencies took a sixth of a single event's
-    time, when source and key are as they should be; what is not goes the usual way, to the same answers as anywhere."""
+    """Calls `post_events` without FastAPI's machinery, whose parameters and dependencies took a sixth of the time of a
+    single event, when source and key are as they should be; what is not goes the usual way, to the usual answers."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         usual = super().get_route_handler()
