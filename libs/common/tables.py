@@ -30,9 +30,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-EVENT_PARTITIONS = 8
-"""The event table is split by hash, never by time: a unique key over time partitions would not remove repeats."""
-
 
 def make_metadata() -> MetaData:
     """A service's own metadata with the common tables in it; constraints get names that migrations can use."""
@@ -78,6 +75,7 @@ def make_metadata() -> MetaData:
         column("backfill", Boolean),
         column("data", JSONB, nullable=True),
         Index("ix_event_account_subject_time", "account", "subject", "time", "digest"),
+        # By hash, never by time: a unique key over time partitions would not remove repeats.
         postgresql_partition_by="HASH (digest)",
     )
     Table(

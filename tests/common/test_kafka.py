@@ -3,9 +3,6 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
-
-import pytest
 
 from libs.cli.local.processes import free_ports
 from libs.common.events import TOPICS
@@ -18,14 +15,6 @@ TOPIC = "superfan.rejected"
 
 def record(value: bytes = b"{}", key: bytes = b"k", topic: str = TOPIC) -> Record:
     return Record(topic, key, value)
-
-
-@pytest.fixture
-async def producer(kafka: TestBroker) -> AsyncIterator[Producer]:
-    producer = Producer(kafka.bootstrap, "test")
-    await producer.start()
-    yield producer
-    await producer.stop()
 
 
 class Stored:

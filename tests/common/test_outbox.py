@@ -26,14 +26,6 @@ async def sessions(pg_server: TestServer) -> AsyncIterator[Sessions]:
         yield sessions
 
 
-@pytest.fixture
-async def producer(kafka: TestBroker) -> AsyncIterator[Producer]:
-    producer = Producer(kafka.bootstrap, "test")
-    await producer.start()
-    yield producer
-    await producer.stop()
-
-
 def events(count: int) -> list[AnyEvent]:
     now = datetime.now(UTC)
     return [

@@ -46,14 +46,6 @@ async def sessions(pg_server: TestServer) -> AsyncIterator[Sessions]:
         yield sessions
 
 
-@pytest.fixture
-async def producer(kafka: TestBroker) -> AsyncIterator[Producer]:
-    producer = Producer(kafka.bootstrap, "test")
-    await producer.start()
-    yield producer
-    await producer.stop()
-
-
 def make(kafka: TestBroker, sessions: Sessions, producer: Producer, handle: Recorder) -> tuple[Worker, Relay]:
     # A name of its own for each test: groups of the tests before have other members' sessions.
     name = f"profile-{uuid.uuid4().hex[:8]}"
