@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test bench check migrate openapi
+.PHONY: help setup run demo test proof bench check migrate openapi
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: setup ## Send made-up fans through the front door of the running system an
 
 test: setup ## Run the tests on a real Kafka and a real PostgreSQL that they start themselves
 	@$(BIN)/python -m pytest $(ARGS)
+
+proof: setup ## Compare all real data with their answers, shuffled and with kills; ARGS="--events DIR --expected DIR"
+	@$(BIN)/python -m tests.proof $(ARGS)
 
 bench: setup ## Measure the performance budget beside its limits; ARGS="--write" keeps it in docs/performance.md
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -121,6 +121,15 @@ class System:
         assert response.status_code == 200, (path, response.status_code, response.text)
         return response.json()
 
+    async def post_json(
+        self, service: str, path: str, account: str, body: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Any:
+        """The JSON answer of a POST that must succeed."""
+        headers = self.authorization(account) | ({"Idempotency-Key": idempotency_key} if idempotency_key else {})
+        response = await self.http.post(self.url(service, path), json=body, headers=headers)
+        assert response.is_success, (path, response.status_code, response.text)
+        return response.json()
+
     async def pages(self, service: str, path: str, account: str, **parameters: Any) -> list[Any]:
         """All items of a list."""
         items: list[Any] = []

@@ -1,0 +1,1 @@
+"""All real data through HTTP, compared user by user with answers that were computed elsewhere."""
