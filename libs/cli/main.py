@@ -180,16 +180,17 @@ def user(
 @app.command()
 def demo(
     data: Data = None,
-    fans: Annotated[int, typer.Option(min=1, max=1000, help="How many fans are made up.")] = 40,
+    fans: Annotated[int, typer.Option(min=1, max=1000, help="How many fans are made up.")] = 120,
     seed: Annotated[int, typer.Option(help="Other fans; the same seed on the same day changes nothing.")] = 1,
+    orders: Annotated[bool, typer.Option(help="Also send the 6,919 real orders of CDNOW.")] = True,
 ) -> None:
-    """Send some made-up fans through the front door and show what came of them."""
+    """Send real orders and made-up fans through the front door and show what came of them."""
     import asyncio
 
-    from libs.cli import demo as command
+    from libs.cli.demo import run as command
 
     with one_line_errors():
-        asyncio.run(command.demo(data, fans, seed))
+        asyncio.run(command.demo(data, fans, seed, orders=orders))
 
 
 @export_app.command("events")

