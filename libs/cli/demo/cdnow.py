@@ -18,6 +18,7 @@ from libs.cli.local.tools import Say, wheel_folder
 ID_SPACE = "cdnow"
 LAST_DAY = date(1998, 6, 30)
 NOON = time(12)
+FILE = ("lifetimes", "datasets", "CDNOW_sample.txt")
 
 
 class Order(NamedTuple):
