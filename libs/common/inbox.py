@@ -41,9 +41,11 @@ class Arrived:
 
 
 async def insert_new(session: AsyncSession, events: Sequence[AnyEvent], keep: Keep) -> Arrived:
-    """Record `events` and tell which of them are new. Three statements at most; rows are locked in digest order."""
+    """Record `events` and tell which of them are new. Four statements for one account; the lock on its groups comes
+    first, then rows in digest order."""
     if not events:
         return Arrived([], 0, 0)
+    await identity.lock_for(session, events)
     first: dict[bytes, AnyEvent] = {}
     for event in events:
         first.setdefault(event.digest, event)
@@ -64,7 +66,11 @@ async def insert_new(session: AsyncSession, events: Sequence[AnyEvent], keep: Ke
             "received": [event.receivedtime for _, event in rows],
             "trust": [event.trust for _, event in rows],
             "backfill": [event.backfill for _, event in rows],
-            "data": [event.data_json().decode() if keep(event.type) else None for _, event in rows],
+            # Groups are restored from links, so those are always kept.
+            "data": [
+                event.data_json().decode() if keep(event.type) or event.type == identity.LINKED else None
+                for _, event in rows
+            ],
         },
     )
     fresh = {bytes(row[0]) for row in inserted}

@@ -67,7 +67,7 @@ async def _rebuild(session: AsyncSession, facts: Facts, account_of: AccountOf, n
     done = Rebuilt()
     names = [table.name for table in facts.tables]
     await session.execute(text(f"lock table event, {', '.join(names)} in share row exclusive mode"))
-    done.changed["alias"] = await _add_missing_subjects(session)
+    done.changed["alias"] = await identity.restore(session)
     # Temporary tables hide those of the same names from the service's own SQL; the outbox's mutes the fold.
     hidden = [*names, "outbox"]
     for name in hidden:
@@ -107,18 +107,6 @@ async def _write_differences(session: AsyncSession, table: Table) -> int:
         f" on conflict ({', '.join(key)}) do {action}",
     )
     return gone + written
-
-
-async def _add_missing_subjects(session: AsyncSession) -> int:
-    rows = await session.execute(
-        text(
-            "select distinct account, subject from event e where subject is not null and subject not like 'content:%'"
-            " and not exists (select 1 from alias a where a.account = e.account and a.subject = e.subject)"
-        )
-    )
-    missing = [(row.account, row.subject) for row in rows]
-    await identity.add_subjects(session, missing)
-    return len(missing)
 
 
 async def _count(session: AsyncSession, statement: str) -> int:

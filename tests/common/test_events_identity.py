@@ -314,6 +314,7 @@ def test_the_types_are_those_of_the_contract() -> None:
         "content.published",
     }
     assert {name for name, kind in EVENT_TYPES.items() if kind.direction == "derived"} == {
+        "profile.linked",
         "segment.entered",
         "segment.left",
         "message.sent",

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common import inbox
+from libs.common import identity, inbox
 from libs.common.config import UnknownAccountError
 from libs.common.consumer import offsets
 from libs.common.consumer.line import Line, stop_if_needed
@@ -84,6 +84,8 @@ class Applier:
             if not await offsets.advance(session, cluster_id, batch):
                 raise OffsetConflictError(f"{batch.topic}/{batch.partition} does not stand at {batch.position}")
             if bisect:
+                # All at once: halves that each take their own could wait for those of another transaction.
+                await identity.lock_for(session, [item.event for item in items])
                 counts = await self._bisect(session, items, letters, now)
             else:
                 counts = [await self.fold(session, [item.event for item in items], now)]

@@ -39,7 +39,12 @@ Input = (
     | orders.OrderEnriched
 )
 Derived = (
-    derived.SegmentEntered | derived.SegmentLeft | derived.MessageSent | derived.MessageSkipped | derived.PointsAwarded
+    derived.ProfileLinked
+    | derived.SegmentEntered
+    | derived.SegmentLeft
+    | derived.MessageSent
+    | derived.MessageSkipped
+    | derived.PointsAwarded
 )
 AnyEvent = Annotated[Input | Derived, Field(discriminator="type")]
 

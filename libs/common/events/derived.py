@@ -36,6 +36,21 @@ class NoticeEvent(Event):
     data: Notice
 
 
+class LinkedData(Notice):
+    subjects: list[Subject] = Field(min_length=1, description="All subjects of the user, sorted: the whole group.")
+
+
+class ProfileLinked(NoticeEvent):
+    """Which subjects are one user: the whole group, told whenever it changes. The highest revision that names a subject
+    says whose it is; after an unlink each of the resulting groups is told."""
+
+    topic: ClassVar[str] = "superfan.profiles"
+    emitted_by: ClassVar[tuple[str, ...]] = ("profile",)
+    caused_by: ClassVar[frozenset[str]] = frozenset({"profile.traits"})
+    type: Literal["profile.linked"]
+    data: LinkedData
+
+
 class SegmentData(Notice):
     segment: Id = Field(description="Key of the segment.")
     reason: Literal["event", "time_passed", "rule_changed", "merged"]
