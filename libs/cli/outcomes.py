@@ -34,7 +34,7 @@ async def _profile(connection: Connection, cause: Cause) -> str:
 
 
 async def _segmentation(connection: Connection, cause: Cause) -> str:
-    memberships = await connection.of_user("segmentation", cause.subject, "/memberships", limit=1)
+    memberships = await connection.of_user("segmentation", cause.subject, "/memberships", layering="lifecycle", limit=1)
     if not memberships["current"]:
         return "in no segment"
     segment = memberships["current"][0]

@@ -44,7 +44,9 @@ async def _segmentation(connection: Connection, ref: str) -> Rows:
         f"  {move['reason']}{', first placement' if move['initial'] else ''}"
         for move in moves["items"]
     ]
-    return [("lifecycle", state), *_labelled("moves", told)]
+    ladder = await connection.of_user("segmentation", ref, "/ladder")
+    rung = ladder["rung"] + (f" since {connection.local(ladder['since'])}" if ladder["since"] else "")
+    return [("lifecycle", state), ("ladder", rung), *_labelled("moves", told)]
 
 
 async def _engagement(connection: Connection, ref: str) -> Rows:

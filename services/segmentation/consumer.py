@@ -1,5 +1,4 @@
-"""What segmentation reads from Kafka: the topics on which people's activity arrives, and which
-subjects are one user."""
+"""What segmentation reads from Kafka: the topics on which people's deeds arrive, and which subjects are one user."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -8,8 +7,9 @@ from libs.common.config import Account
 from libs.common.consumer import Handler
 from libs.common.db import AsyncSession
 from libs.common.events import AnyEvent
-from libs.common.identity import fold_links
-from services.segmentation.usecases import record_activity
+from libs.common.identity import LINKED
+from libs.common.orders import ORDER_TYPES
+from services.segmentation.usecases.record import record
 
 TOPICS = ("superfan.follows", "superfan.interactions", "superfan.views", "superfan.orders", "superfan.profiles")
 
@@ -18,12 +18,11 @@ def make_handler(account_of: Callable[[str], Account]) -> Handler:
     """The use case of a batch."""
 
     async def handle(session: AsyncSession, events: list[AnyEvent], now: datetime) -> None:
-        await fold_links(session, events)
-        await record_activity(session, events, now, account_of)
+        await record(session, events, now, account_of)
 
     return handle
 
 
-def keep_data(_event_type: str) -> bool:
-    """Only the day of an event matters here, never its content."""
-    return False
+def keep_data(event_type: str) -> bool:
+    """Orders and links are folded again from their content; of everything else, it matters only that it happened."""
+    return event_type in ORDER_TYPES or event_type == LINKED

@@ -218,7 +218,8 @@ def model(events: Sequence[AnyEvent]) -> dict[tuple[str, str | None], int]:
         if all(event.type != "order.paid" for event, _ in mine):
             continue
         found = [said.buyer for event, said in mine if event.type == "order.enriched"]
-        buyer = (found or [event.subject for event, _ in mine if event.subject] or [None])[-1]
+        placed = [event.subject for event, _ in mine if event.subject and event.type != "order.refunded"]
+        buyer = (found or placed or [event.subject for event, _ in mine if event.subject] or [None])[-1]
         priced = [
             (event, said) for event, said in mine if said.amount_minor is not None and event.type != "order.refunded"
         ]

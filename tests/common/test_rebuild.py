@@ -44,6 +44,10 @@ SPOIL = {
         "delete from active_day where subject = 'douyin:u1'",
         "delete from active_day where extract(day from day) % 2 = 0",
         "insert into active_day select account, subject, day + 9000 from active_day",
+        "update following_change set following = not following where id like '%1'",
+        "delete from first_interaction where subject = 'douyin:u2'",
+        "update order_state set amount_minor = amount_minor + 1, buyer = 'douyin:nobody'",
+        "insert into refund_state (account, platform, refund_id) values ('demo', 'douyin', 'r')",
         "update lifecycle_state set first_day = last_day, returned_day = '2020-01-01' where user_id > 'usr_h'",
     ),
     "engagement": (
@@ -60,13 +64,13 @@ SPOIL = {
 }
 FACTS = {
     "profile": ("activity_day", "fan", "alias"),
-    "segmentation": ("active_day", "alias"),
+    "segmentation": ("active_day", "following_change", "first_interaction", "order_state", "alias"),
     "engagement": ("follower", "alias"),
     "rewards": ("sign_in_day", "alias"),
 }
 OTHERS = {
     "profile": (),
-    "segmentation": ("lifecycle_state", "membership_change"),
+    "segmentation": ("refund_state", "lifecycle_state", "ladder_state", "membership_change"),
     "engagement": ("message", "decision"),
     "rewards": ("holder", "ledger_entry", "balance"),
 }

@@ -33,15 +33,24 @@ SAME_FOR_ALL = {"list_event_types", "list_journeys", "list_earn_rules", "get_con
 """Operations whose answer holds no account's data."""
 
 POISON = {"account": "demo", "source": "/t", "id": "poison", "type": "nonsense", "subject": SUBJECT}
-PATH_VALUES = {
+DEEDS: dict[str, dict[str, Any]] = {
+    "follow": {},
+    "like": {},
+    "sign_in": {},
+    "order.paid": {"order_id": "o1", "amount_minor": 100, "currency": "CNY"},
+}
+PATH_VALUES: dict[str, Any] = {
     "ref": SUBJECT,
     "key": "lifecycle.new",
+    "layering": "ladder",
+    "version": 1,
     "letter_id": identity_digest("demo", "/t", "poison").hex(),
 }
 QUERY_VALUES = {
     "get_applied_event": {"source": "/t", "id": "follow-0"},
     "list_decisions": {"user": SUBJECT},
     "list_members": {"as_of": NOW.isoformat()},
+    "list_flow": {"from": "2026-06-01", "to": "2026-06-30"},
 }
 BODIES: dict[str, Any] = {
     "post_events": {"type": "follow", "subject": SUBJECT, "id": "x", "source": "/x"},
@@ -102,13 +111,15 @@ async def apps(pg_server: TestServer, tmp_path_factory: pytest.TempPathFactory) 
                     subject=SUBJECT,
                     time=NOW - timedelta(hours=1),
                     received=NOW,
-                    data={},
+                    data=data,
                 )
-                for event_type in ("follow", "like", "sign_in")
+                for event_type, data in DEEDS.items()
             ]
             + [json.dumps(POISON).encode()]
         )
         apps[service] = parts.build_app(config, sessions)
+        if service == "segmentation":
+            await call(apps, (service, "run_rfm", "POST", "/v1/rfm/runs"), FULL)
     apps["ingest"] = importlib.import_module("services.ingest.main").openapi_app(ConfigFile(file, "ingest"))
     yield apps
     for engine in engines:

@@ -17,6 +17,8 @@ DATA: dict[str, dict[str, Any]] = {
     "comment": {"comment_id": "m1"},
 }
 
+LIFECYCLE_MOVES = "membership_change where layering = 'lifecycle'"
+
 
 def event(
     id: str,  # noqa: A002
@@ -59,12 +61,16 @@ async def link(sessions: Sessions, account: str, user_id: str, *subjects: str) -
         )
 
 
-async def notices(sessions: Sessions, user_id: str | None = None) -> list[dict[str, Any]]:
-    """The events in the outbox, in the order in which they were added."""
+async def notices(sessions: Sessions, user_id: str | None = None, layering: str = "lifecycle") -> list[dict[str, Any]]:
+    """The events about a layering in the outbox, in the order in which they were added."""
     async with sessions() as session:
         values = (await session.execute(text("select value from outbox order by id"))).scalars()
         found = [orjson.loads(value) for value in values]
-    return [notice for notice in found if user_id is None or notice["data"]["user_id"] == user_id]
+    return [
+        notice
+        for notice in found
+        if notice["data"]["entity"].endswith(f"/{layering}") and user_id in (None, notice["data"]["user_id"])
+    ]
 
 
 def told(notice: dict[str, Any]) -> tuple[str, str, int, str, bool]:

@@ -11,6 +11,7 @@ import pytest
 from libs.common.config import ConfigFile, hash_key, make_key
 from libs.common.db import Sessions
 from libs.common.identity import user_id_of
+from services.segmentation.domain.ladder import RUNGS
 from services.segmentation.main import SERVICE
 from tests.segmentation.support import event, link
 from tests.support.folding import NOW, Log
@@ -22,6 +23,9 @@ PATHS = (
     "/v1/users/douyin:u1/memberships",
     "/v1/segments",
     "/v1/segments/lifecycle.new/members",
+    "/v1/users/douyin:u1/ladder",
+    "/v1/layerings/ladder/sizes",
+    "/v1/layerings/lifecycle/flow",
 )
 AS_OF = NOW.isoformat()
 
@@ -65,7 +69,7 @@ async def test_another_account_sees_nothing(client: httpx.AsyncClient, log: Log)
     await log.apply([event("a", 0)])
     foreign = {"Authorization": f"Bearer {KEYS['stranger']}"}
     for ref in ("douyin:u1", U1):
-        for part in ("lifecycle", "memberships"):
+        for part in ("lifecycle", "memberships", "ladder"):
             assert (await client.get(f"/v1/users/{ref}/{part}", headers=foreign)).status_code == 404
     sizes = (await client.get("/v1/segments", params={"as_of": AS_OF}, headers=foreign)).json()["items"]
     assert {segment["size"] for segment in sizes} == {0}
@@ -116,6 +120,7 @@ async def test_any_instant_can_be_asked_for(
     answer = await get(client, "/v1/users/douyin:u1/lifecycle", as_of=as_of)
     assert (answer["state"], answer["idle_days"]) == (state, idle)
     sizes = {item["key"]: item["size"] for item in (await get(client, "/v1/segments", as_of=as_of))["items"]}
+    sizes = {key: size for key, size in sizes.items() if key.startswith("lifecycle.")}
     assert list(sizes) == [f"lifecycle.{name}" for name in ("new", "active", "returned", "dormant", "lost")]
     assert {key for key, size in sizes.items() if size} == ({f"lifecycle.{state}"} - {"lifecycle.none"})
     for key, size in sizes.items():
@@ -128,7 +133,9 @@ async def test_now_is_the_default(client: httpx.AsyncClient, log: Log) -> None:
     await log.apply([event("a", 0, now=now - timedelta(days=100))], now=now - timedelta(days=100))
     assert (await get(client, "/v1/users/douyin:u1/lifecycle"))["state"] == "lost"
     assert [m["user_id"] for m in (await get(client, "/v1/segments/lifecycle.lost/members"))["items"]] == [U1]
-    assert (await get(client, "/v1/users/douyin:u1/memberships"))["current"][0]["segment"] == "lifecycle.new"
+    assert (await get(client, "/v1/users/douyin:u1/memberships", layering="lifecycle"))["current"][0][
+        "segment"
+    ] == "lifecycle.new"
 
 
 async def test_members_page_by_page(client: httpx.AsyncClient, log: Log) -> None:
@@ -147,6 +154,8 @@ async def test_members_page_by_page(client: httpx.AsyncClient, log: Log) -> None
         "since": "2026-06-12T16:00:00Z",
         "idle_days": 2,
         "last_active_day": "2026-06-13",
+        "revision": None,
+        "decided_at": None,
     }
 
 
@@ -155,7 +164,7 @@ async def test_memberships_and_how_they_came(client: httpx.AsyncClient, log: Log
     await log.apply([event("a", 20)], now=early)
     await log.apply([event("b", 0)])
     path = "/v1/users/douyin:u1/memberships"
-    answer = await get(client, path, known_at=AS_OF)
+    answer = await get(client, path, layering="lifecycle", known_at=AS_OF)
     assert answer["current"] == [
         {
             "segment": "lifecycle.returned",
@@ -169,15 +178,15 @@ async def test_memberships_and_how_they_came(client: httpx.AsyncClient, log: Log
         ("lifecycle.new", "lifecycle.returned", False),
         (None, "lifecycle.new", True),
     ]
-    first = await get(client, path, known_at=AS_OF, limit=1)
-    second = await get(client, path, known_at=AS_OF, limit=1, cursor=first["next_cursor"])
+    first = await get(client, path, layering="lifecycle", known_at=AS_OF, limit=1)
+    second = await get(client, path, layering="lifecycle", known_at=AS_OF, limit=1, cursor=first["next_cursor"])
     assert first["items"] + second["items"] == answer["items"]
     assert second["has_more"] is False
 
-    then = await get(client, path, known_at=(NOW - timedelta(seconds=1)).isoformat())
+    then = await get(client, path, layering="lifecycle", known_at=(NOW - timedelta(seconds=1)).isoformat())
     assert [membership["segment"] for membership in then["current"]] == ["lifecycle.new"]
     assert [item["revision"] for item in then["items"]] == [1]
-    before = await get(client, path, known_at=(early - timedelta(seconds=1)).isoformat())
+    before = await get(client, path, layering="lifecycle", known_at=(early - timedelta(seconds=1)).isoformat())
     assert (before["current"], before["items"]) == ([], [])
 
 
@@ -228,10 +237,17 @@ NO_INSTANTS = (
     "0001-01-01T00:00:00Z",
     "9999-12-31T23:59:59Z",
 )
-LIFECYCLE, MEMBERSHIPS, SEGMENTS, MEMBERS = PATHS
+LIFECYCLE, MEMBERSHIPS, SEGMENTS, MEMBERS, LADDER, SIZES, FLOW = PATHS
 REFUSED = [
-    *((path, "as_of", value) for path in (LIFECYCLE, SEGMENTS, MEMBERS) for value in NO_INSTANTS),
+    *((path, "as_of", value) for path in (LIFECYCLE, SEGMENTS, MEMBERS, LADDER) for value in NO_INSTANTS),
     *((MEMBERSHIPS, "known_at", value) for value in NO_INSTANTS),
+    *(
+        (path, name, value)
+        for path in (SIZES, FLOW)
+        for name in ("from", "to")
+        for value in ("x", "2026-06-31", "9999-12-31")
+    ),
+    *((path, "from", value) for path in (SIZES, FLOW) for value in ("2020-01-01", "3000-01-01")),
     *((path, "limit", value) for path in (MEMBERSHIPS, MEMBERS) for value in ("0", "1001", "x")),
     *((path, "cursor", value) for path in (MEMBERSHIPS, MEMBERS) for value in ("nonsense", "WyJcdTAwMDAiXQ")),
 ]
@@ -258,3 +274,101 @@ def test_every_operation_is_described() -> None:
     }
     assert {"get_lifecycle", "list_memberships", "list_segments", "list_members"} <= found.keys()
     assert all(summary and tags for summary, tags in found.values())
+
+
+async def test_a_rung_with_the_values_behind_it(client: httpx.AsyncClient, log: Log) -> None:
+    await log.apply([event("a", 5, type="view"), event("b", 4, type="follow"), event("c", 2, type="order.paid")])
+    await log.apply([event("d", 3, type="like"), event("e", 1, type="unfollow")])
+    answer = await get(client, LADDER, as_of=AS_OF)
+    assert answer == {
+        "user_id": U1,
+        "as_of": "2026-06-15T12:00:00Z",
+        "rung": "customer",
+        "since": "2026-06-13T12:00:00Z",
+        "first_active_day": "2026-06-10",
+        "following": False,
+        "first_interaction": "2026-06-12T12:00:00Z",
+        "net_paid": [{"currency": "CNY", "net_minor": 100}],
+        "steps": [
+            {"rung": "customer", "since": "2026-06-13T12:00:00Z"},
+            {"rung": "user", "since": "2026-06-12T12:00:00Z"},
+            {"rung": "fan", "since": "2026-06-11T12:00:00Z"},
+            {"rung": "visitor", "since": "2026-06-09T16:00:00Z"},
+        ],
+    }
+    early = await get(client, LADDER, as_of="2026-06-12T00:00:00Z")
+    assert (early["rung"], early["following"], early["first_interaction"], early["net_paid"]) == ("fan", True, None, [])
+    none = await get(client, LADDER, as_of="2026-06-09T15:59:59Z")
+    assert (none["rung"], none["since"], none["first_active_day"], none["steps"]) == ("none", None, None, [])
+
+    (member,) = (await get(client, "/v1/segments/ladder.customer/members", as_of=AS_OF))["items"]
+    assert (member["user_id"], member["state"], member["since"]) == (U1, "customer", "2026-06-13T12:00:00Z")
+    (member,) = (await get(client, "/v1/segments/ladder.fan/members", as_of="2026-06-12T00:00:00Z"))["items"]
+    assert (member["user_id"], member["since"]) == (U1, "2026-06-11T12:00:00Z")
+    sizes = {item["key"]: item["size"] for item in (await get(client, "/v1/segments", as_of=AS_OF))["items"]}
+    assert [key for key, size in sizes.items() if size] == ["lifecycle.new", "ladder.customer"]
+    assert list(sizes)[-1] == "ladder.super_user"
+
+
+async def test_who_was_known_to_be_where(client: httpx.AsyncClient, sessions: Sessions, log: Log) -> None:
+    """As it was decided, whatever became known later; and sizes and flows by the account's days."""
+    early = NOW - timedelta(days=3)
+    await log.apply([event(f"v{n}", 3, type="view", subject=f"douyin:u{n}") for n in (1, 2, 3)], now=early)
+    await log.apply([event("f", 2.9, type="follow")], now=early + timedelta(hours=4, seconds=1))
+    await log.apply([event("g", 2, type="follow", subject="douyin:u2"), event("h", 100)], now=NOW)
+
+    async def known(key: str, known_at: datetime) -> list[tuple[str, int]]:
+        found = await get(client, f"/v1/segments/{key}/members", known_at=known_at.isoformat(), limit=1)
+        items = found["items"]
+        while found["has_more"]:
+            cursor = found["next_cursor"]
+            found = await get(
+                client, f"/v1/segments/{key}/members", known_at=known_at.isoformat(), limit=1, cursor=cursor
+            )
+            items += found["items"]
+        return [(item["user_id"], item["revision"]) for item in items]
+
+    users = {n: user_id_of("demo", f"douyin:u{n}") for n in (1, 2, 3)}
+    assert await known("ladder.visitor", early - timedelta(microseconds=1)) == []
+    assert await known("ladder.visitor", early) == sorted((user, 1) for user in users.values())
+    assert await known("ladder.visitor", NOW - timedelta(days=1)) == sorted((users[n], 1) for n in (2, 3))
+    assert await known("ladder.fan", NOW - timedelta(days=1)) == [(U1, 3)]
+    assert await known("ladder.fan", NOW) == [(U2, 3)]
+    assert await known("ladder.user", NOW) == [(U1, 5)]
+    assert await known("lifecycle.returned", NOW) == [(U1, 3)]
+    refused = await client.get(MEMBERS, params={"as_of": AS_OF, "known_at": AS_OF})
+    assert refused.status_code == 422
+
+    asked = {"from": "2026-06-11", "to": "2026-06-15"}
+    sizes = await get(client, SIZES, **asked)
+    assert (sizes["layering"], sizes["zone"]) == ("ladder", "Asia/Shanghai")
+    counted = [(day["day"], [day["sizes"][f"ladder.{rung}"] for rung in RUNGS[1:]]) for day in sizes["items"]]
+    assert counted == [
+        ("2026-06-11", [0, 0, 0, 0, 0]),
+        ("2026-06-12", [3, 0, 0, 0, 0]),
+        # 00:00:01 in Shanghai
+        ("2026-06-13", [2, 1, 0, 0, 0]),
+        ("2026-06-14", [2, 1, 0, 0, 0]),
+        ("2026-06-15", [1, 1, 1, 0, 0]),
+    ]
+    later = await get(client, SIZES, **{"from": "2026-06-14", "to": "2026-06-15"})
+    assert later["items"] == sizes["items"][-2:]
+    flow = await get(client, "/v1/layerings/ladder/flow", **asked)
+    assert [(move["segment_from"], move["segment_to"], move["moves"]) for move in flow["total"]] == [
+        (None, "ladder.visitor", 3),
+        ("ladder.fan", "ladder.user", 1),
+        ("ladder.visitor", "ladder.fan", 2),
+    ]
+    assert [(move["day"], move["segment_to"], move["moves"]) for move in flow["items"]] == [
+        ("2026-06-12", "ladder.visitor", 3),
+        ("2026-06-13", "ladder.fan", 1),
+        ("2026-06-15", "ladder.user", 1),
+        ("2026-06-15", "ladder.fan", 1),
+    ]
+    assert len((await get(client, FLOW))["items"]) == 0, "the last thirty days hold nothing"
+    assert (await client.get("/v1/layerings/rfm/flow")).status_code == 422
+    assert len((await get(client, SIZES))["items"]) == 30
+    foreign = {"Authorization": f"Bearer {KEYS['stranger']}"}
+    theirs = (await client.get(SIZES, params=asked, headers=foreign)).json()["items"]
+    assert {size for day in theirs for size in day["sizes"].values()} == {0}
+    assert (await client.get(FLOW, params=asked, headers=foreign)).json()["items"] == []

@@ -9,8 +9,8 @@ from libs.common.db import Sessions
 from libs.common.identity import user_id_of
 from libs.common.inbox import insert_new
 from services.segmentation.consumer import keep_data, make_handler
-from services.segmentation.domain import lifecycle, sum_up
-from services.segmentation.usecases import record_activity
+from services.segmentation.domain.lifecycle import lifecycle, sum_up
+from services.segmentation.usecases.record import record
 from tests.segmentation.conftest import account_of
 from tests.segmentation.support import event, link, notices, told
 from tests.support.folding import NOW, Log, rows
@@ -26,11 +26,11 @@ async def test_the_one_who_waits_reads_the_days_of_the_other(sessions: Sessions)
     first, second = event("a", 0, subject=PAIR[0]), event("b", 20, type="view", subject=PAIR[1])
     async with sessions() as one, sessions() as two:
         await insert_new(one, [first], keep_data)
-        await record_activity(one, [first], NOW, account_of)
+        await record(one, [first], NOW, account_of)
 
         async def run_second() -> None:
             await insert_new(two, [second], keep_data)
-            await record_activity(two, [second], NOW, account_of)
+            await record(two, [second], NOW, account_of)
             await two.commit()
 
         waiting = asyncio.create_task(run_second())

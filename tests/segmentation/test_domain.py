@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from libs.common.days import DAY, local_day
 from libs.common.events import ACTIVE_TYPES, new_event
-from services.segmentation.domain import DEFAULT, NOWHERE, Placement, Thresholds, is_activity, lifecycle, midnight
+from services.segmentation.domain.lifecycle import DEFAULT, NOWHERE, Placement, Thresholds, is_activity, lifecycle
+from services.segmentation.domain.segments import midnight
 
 BEGIN = date(2026, 1, 1)
 

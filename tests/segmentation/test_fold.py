@@ -11,9 +11,10 @@ from libs.common.db import Sessions
 from libs.common.events import ACTIVE_TYPES, AnyEvent
 from libs.common.identity import user_id_of
 from services.segmentation.consumer import keep_data, make_handler
-from services.segmentation.domain import lifecycle, midnight
+from services.segmentation.domain.lifecycle import lifecycle
+from services.segmentation.domain.segments import midnight
 from tests.segmentation.conftest import account_of
-from tests.segmentation.support import event, link, notices
+from tests.segmentation.support import LIFECYCLE_MOVES, event, link, notices
 from tests.support.folding import NOW, Log, arrivals, empty, rows
 
 PAIR = ("douyin:u1", "wechat:u1")
@@ -106,7 +107,7 @@ async def check_chain(sessions: Sessions, account: str, user_id: str, days: set[
     assert (told[-1]["data"]["segment"] if told else "lifecycle.none") == f"lifecycle.{state}"
     history = [
         row[2:]
-        for row in await rows(sessions, "membership_change", "account, user_id, revision, segment_from, segment_to")
+        for row in await rows(sessions, LIFECYCLE_MOVES, "account, user_id, revision, segment_from, segment_to")
         if row[:2] == (account, user_id)
     ]
     segments = [notice["data"]["segment"] for notice in told[::2]]

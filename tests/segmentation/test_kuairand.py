@@ -8,8 +8,8 @@ import pytest
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent, validate_event
 from libs.common.identity import resolve
-from services.segmentation import store
-from services.segmentation.domain import DEFAULT, lifecycle
+from services.segmentation.domain.lifecycle import DEFAULT, lifecycle
+from services.segmentation.store import lifecycle as store
 from tests.support.folding import Log, rows
 from tests.support.realdata import load_events, load_expected, shuffled_with_repeats
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from libs.common.db import Sessions
 from libs.common.events import new_event
 from libs.common.identity import user_id_of
-from services.segmentation import store
 from services.segmentation.consumer import keep_data, make_handler
-from services.segmentation.domain import DEFAULT, STATES, Activity, lifecycle, sum_up
+from services.segmentation.domain.lifecycle import DEFAULT, STATES, Activity, lifecycle, sum_up
+from services.segmentation.store import lifecycle as store
 from tests.segmentation.conftest import account_of
 from tests.segmentation.support import link
 from tests.support.folding import NOW, Log, empty

@@ -8,7 +8,7 @@ from libs.common.db import Sessions
 from libs.common.rebuild import Rebuilt, rebuild
 from services.segmentation.jobs import FACTS
 from tests.segmentation.conftest import account_of
-from tests.segmentation.support import event, notices, told
+from tests.segmentation.support import LIFECYCLE_MOVES, event, notices, told
 from tests.support.folding import NOW, Log, rows
 
 
@@ -28,7 +28,8 @@ async def test_a_state_that_never_followed_is_told(sessions: Sessions, log: Log)
     await execute(sessions, "update event set time = time - interval '20 days' where id = '1'")
     done = await run(sessions, 1)
     assert done.announced == 1
-    assert done.changed == {"alias": 0, "active_day": 2}
+    changed = {table: count for table, count in done.changed.items() if count}
+    assert changed == {"active_day": 2, "first_interaction": 1}
     ours = [notice for notice in await notices(sessions) if notice["subject"] == "douyin:u1"]
     assert [told(notice) for notice in ours] == [
         ("segment.entered", "lifecycle.new", 1, "event", True),
@@ -41,7 +42,7 @@ async def test_a_state_that_never_followed_is_told(sessions: Sessions, log: Log)
     assert one[3] == one[4] == (NOW - timedelta(days=20)).date()
     assert two[1:3] == ("new", 1)
     assert [row for row in await rows(sessions, "lifecycle_state", "*") if row in before], "the other one stays"
-    changes = await rows(sessions, "membership_change", "revision, reason, segment_to")
+    changes = await rows(sessions, LIFECYCLE_MOVES, "revision, reason, segment_to")
     assert changes == [(1, "event", "lifecycle.new")] * 2 + [(3, "rule_changed", "lifecycle.dormant")]
     assert (await run(sessions, 1)).announced == 0
 

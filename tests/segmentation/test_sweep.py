@@ -17,11 +17,12 @@ from libs.common.db import Sessions
 from libs.common.events import AnyEvent, parse_event
 from libs.common.identity import user_id_of
 from services.segmentation.consumer import keep_data, make_handler
-from services.segmentation.domain import Placement, lifecycle, midnight, segment_key
+from services.segmentation.domain.lifecycle import Placement, lifecycle
+from services.segmentation.domain.segments import midnight, segment_key
 from services.segmentation.store.due import read_oldest_flip
-from services.segmentation.usecases import move_due
+from services.segmentation.usecases.lifecycle import move_due
 from tests.segmentation.conftest import account_of
-from tests.segmentation.support import event, link, notices, told
+from tests.segmentation.support import LIFECYCLE_MOVES, event, link, notices, told
 from tests.support.folding import NOW, Log, empty, rows
 
 DEMO = account_of("demo")
@@ -57,8 +58,8 @@ class Model:
         ahead = min((day for day in self.days[user] if day > today), default=None)
         flips_on = min((day for day in (after.flips_on, ahead) if day), default=None)
         self.state[user] = replace(after, flips_on=flips_on)
-        came_from = segment_key(before.state) if before else None
-        goes_to = segment_key(after.state)
+        came_from = segment_key("lifecycle", before.state) if before else None
+        goes_to = segment_key("lifecycle", after.state)
         if came_from != goes_to:
             assert goes_to is not None
             assert after.since_day is not None
@@ -125,7 +126,7 @@ async def check_history(sessions: Sessions, moves: dict[str, list[tuple[str | No
     for user, his in moves.items():
         kept = [
             row
-            for row in await rows(sessions, "membership_change", "user_id, revision, segment_from, segment_to, since")
+            for row in await rows(sessions, LIFECYCLE_MOVES, "user_id, revision, segment_from, segment_to, since")
             if row[0] == user
         ]
         assert [row[2:] for row in sorted(kept, key=lambda row: row[1])] == his
@@ -163,7 +164,7 @@ async def test_who_changed_several_times_while_nobody_looked_moves_once(sessions
         ("segment.left", "lifecycle.new", 2),
         ("segment.entered", "lifecycle.lost", 3),
     ]
-    assert await rows(sessions, "membership_change", "revision, segment_from, segment_to, reason, initial") == [
+    assert await rows(sessions, LIFECYCLE_MOVES, "revision, segment_from, segment_to, reason, initial") == [
         (1, None, "lifecycle.new", "event", True),
         (3, "lifecycle.new", "lifecycle.lost", "time_passed", False),
     ]
@@ -213,7 +214,7 @@ async def outbox_values(sessions: Sessions) -> list[tuple[bytes, AnyEvent]]:
     events = [(bytes(row.key), parse_event(bytes(row.value))) for row in found]
     assert [row.topic for row in found] == [made.topic for _, made in events]
     assert [key for key, _ in events] == [made.key for _, made in events]
-    return events
+    return [pair for pair in events if pair[1].id.split("/")[1] == "lifecycle"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ async def test_two_sweeps_at_once_move_each_user_once(sessions: Sessions) -> Non
     # One may stop while the others hold the rest.
     assert sum(looked_at) == 300
     assert len([count for count in looked_at if count]) > 1
-    moves = await rows(sessions, "membership_change", "user_id, revision, segment_to")
+    moves = await rows(sessions, LIFECYCLE_MOVES, "user_id, revision, segment_to")
     assert len(moves) == 600
     assert len(set(moves)) == 600
     assert {(revision, segment) for _, revision, segment in moves} == {(1, "lifecycle.new"), (3, "lifecycle.dormant")}

@@ -7,8 +7,8 @@ batch in the transaction of that batch, keeps the content of `ORDER_TYPES` (`kee
 
 - An order is (account, platform or '', order_id). `order.paid` makes it paid, from its earliest `paid_at` or `time` on.
 - Its amount is that of the last `order.paid` by (time, source, id); without one, of the last `order.enriched`; then of
-  any other event. Its buyer is who the last `order.enriched` says, else the subject of the last event: he may be found
-  later, and then the order moves to him.
+  any other event. Its buyer is who the last `order.enriched` says, else the subject of the last event of the order
+  itself, else of a refund: he may be found later, and then the order moves to him.
 - A refund is (account, platform or '', refund_id). It belongs to the order that any of its events names; without one it
   lowers what its subject has paid in all. Refunds of an order lower it to 0 at most, once its payment is known, and
   only in its own currency.

@@ -183,9 +183,9 @@ def _add(known: dict[tuple[str, str, str], Known], said: Known) -> None:
 
 def _order(event: OrderEvent, order_id: str) -> Order:
     data = event.data
-    enriched, paid = isinstance(event, OrderEnriched), isinstance(event, OrderPaid)
+    enriched, paid, refund = (isinstance(event, kind) for kind in (OrderEnriched, OrderPaid, OrderRefunded))
     buyer = event.data.buyer if isinstance(event, OrderEnriched) else event.subject
-    tells_amount = data.amount_minor is not None and not isinstance(event, OrderRefunded)
+    tells_amount = data.amount_minor is not None and not refund
     status = event.type.removeprefix("order.")
     return Order(
         account=event.account,
@@ -194,7 +194,7 @@ def _order(event: OrderEvent, order_id: str) -> Order:
         status=status if status in RANKS else None,  # type: ignore[arg-type]
         paid_time=(event.data.paid_at or event.time) if isinstance(event, OrderPaid) else None,
         buyer=buyer,
-        buyer_said=_said(event, int(enriched)) if buyer is not None else NEVER,
+        buyer_said=_said(event, 2 if enriched else int(not refund)) if buyer is not None else NEVER,
         amount_minor=data.amount_minor if tells_amount else None,
         currency=data.currency if tells_amount else None,
         amount_said=_said(event, 2 if paid else int(enriched)) if tells_amount else NEVER,

@@ -3,7 +3,7 @@
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.segmentation.domain import Thresholds
+from services.segmentation.domain.lifecycle import Thresholds
 from services.segmentation.store import UserKey
 
 

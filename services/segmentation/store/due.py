@@ -7,8 +7,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import EVENT_TYPES, schema_name
-from services.segmentation.domain import LAYERING, State, Thresholds
-from services.segmentation.store import CHANGE, STATE
+from services.segmentation.domain.lifecycle import State, Thresholds
+from services.segmentation.store.lifecycle import STATE
+from services.segmentation.store.moves import CHANGE
 
 
 async def read_oldest_flip(session: AsyncSession, account: str, day: date) -> date | None:
@@ -138,8 +139,8 @@ async def move_due(
             "midnights": list(midnights.values()),
             "quiet": thresholds.quiet,
             "lost": thresholds.lost,
-            "layering": LAYERING,
-            "prefix": f"{LAYERING}.",
+            "layering": "lifecycle",
+            "prefix": "lifecycle.",
             "source": source,
             "topic": EVENT_TYPES["segment.entered"].topic,
             "left_schema": _schema("segment.left"),

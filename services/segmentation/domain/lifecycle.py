@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import date
 from typing import Literal, get_args
 
 from libs.common.days import DAY
@@ -10,8 +10,6 @@ from libs.common.events import ACTIVE_TYPES, AnyEvent
 
 State = Literal["none", "new", "active", "returned", "dormant", "lost"]
 STATES: tuple[State, ...] = get_args(State)
-
-LAYERING = "lifecycle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +86,3 @@ def place(activity: Activity | None, on: date, thresholds: Thresholds = DEFAULT)
 def is_activity(event: AnyEvent) -> bool:
     """Whether `event` makes its day an active day of a person. An order without a buyer is nobody's."""
     return event.type in ACTIVE_TYPES and event.subject is not None and not event.subject.startswith("content:")
-
-
-def segment_key(state: State) -> str | None:
-    """The segment of a state: `lifecycle.new`, …; nobody is in a segment for having done nothing."""
-    return None if state == "none" else f"{LAYERING}.{state}"
-
-
-def midnight(day: date, zone: tzinfo) -> datetime:
-    """The instant in UTC at which `day` begins in `zone`."""
-    return datetime.combine(day, time.min, zone).astimezone(UTC)

@@ -6,7 +6,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.web import Page
-from services.segmentation.domain import State
+from services.segmentation.domain.ladder import Rung
+from services.segmentation.domain.lifecycle import State
+from services.segmentation.domain.segments import Layering
 
 USER_ID = "usr_mfzwizltoqfi4bqxc5ubzqxrvlyhaeoz"
 SEGMENT_EXAMPLE: dict[str, Any] = {
@@ -87,6 +89,55 @@ class Lifecycle(BaseModel):
     thresholds: Thresholds
 
 
+class NetPaid(BaseModel):
+    """Paid less refunded, in minor units of a currency."""
+
+    currency: str
+    net_minor: int
+
+
+class LadderStep(BaseModel):
+    """A rung, and since when the user stood on it."""
+
+    rung: Rung
+    since: datetime
+
+
+class Ladder(BaseModel):
+    """How close a user is at `as_of`, with the values that decide it. `none` before he was seen."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "user_id": USER_ID,
+                "as_of": "2026-06-05T02:00:00Z",
+                "rung": "customer",
+                "since": "2026-06-03T08:00:00Z",
+                "first_active_day": "2026-06-01",
+                "following": True,
+                "first_interaction": "2026-06-02T11:30:00Z",
+                "net_paid": [{"currency": "CNY", "net_minor": 9900}],
+                "steps": [
+                    {"rung": "customer", "since": "2026-06-03T08:00:00Z"},
+                    {"rung": "user", "since": "2026-06-02T11:30:00Z"},
+                    {"rung": "fan", "since": "2026-06-01T08:00:00Z"},
+                    {"rung": "visitor", "since": "2026-05-31T16:00:00Z"},
+                ],
+            }
+        }
+    )
+
+    user_id: str
+    as_of: datetime
+    rung: Rung
+    since: datetime | None = Field(description="The instant from which it is true.")
+    first_active_day: date | None = Field(description="From its beginning on he is a visitor.")
+    following: bool = Field(description="Whether any of his subjects follows: a fan.")
+    first_interaction: datetime | None = Field(description="When he first did more than view: a user.")
+    net_paid: list[NetPaid] = Field(description="More than 0 in any currency: a customer.")
+    steps: list[LadderStep] = Field(description="The last 20 climbs and falls, newest first.")
+
+
 class Segment(BaseModel):
     """A segment and how many users are in it."""
 
@@ -113,10 +164,12 @@ class Member(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": MEMBER_EXAMPLE})
 
     user_id: str
-    state: State
-    since: datetime = Field(description="The local midnight from which he is in it.")
-    idle_days: int
-    last_active_day: date
+    state: State | Rung
+    since: datetime = Field(description="The instant from which he is in it; in the lifecycle a local midnight.")
+    idle_days: int | None = Field(default=None, description="Lifecycle as of an instant only.")
+    last_active_day: date | None = Field(default=None, description="Lifecycle as of an instant only.")
+    revision: int | None = Field(default=None, description="With `known_at`: of the notice that told it.")
+    decided_at: datetime | None = Field(default=None, description="With `known_at`: when it was decided.")
 
 
 class Membership(BaseModel):
@@ -152,3 +205,79 @@ class Memberships(Page[MembershipChange]):
     user_id: str
     known_at: datetime
     current: list[Membership]
+
+
+class DaySizes(BaseModel):
+    """Users by segment at the end of a local day."""
+
+    day: date
+    sizes: dict[str, int]
+
+
+class Sizes(BaseModel):
+    """Sizes of all segments of a layering, day by day, as they were announced."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "layering": "ladder",
+                "zone": "Asia/Shanghai",
+                "items": [
+                    {
+                        "day": "2026-06-01",
+                        "sizes": {
+                            "ladder.visitor": 120,
+                            "ladder.fan": 80,
+                            "ladder.user": 31,
+                            "ladder.customer": 9,
+                            "ladder.super_user": 0,
+                        },
+                    }
+                ],
+            }
+        }
+    )
+
+    layering: Layering
+    zone: str
+    items: list[DaySizes]
+
+
+class Moves(BaseModel):
+    """How many moves led from a segment to another one."""
+
+    segment_from: str | None
+    segment_to: str | None
+    moves: int
+
+
+class DayMoves(Moves):
+    """The same on one local day."""
+
+    day: date
+
+
+class Flow(BaseModel):
+    """The flow matrix of a layering: over all days asked about, and by day. What did not happen is left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "layering": "ladder",
+                "zone": "Asia/Shanghai",
+                "first_day": "2026-06-01",
+                "last_day": "2026-06-30",
+                "total": [{"segment_from": "ladder.fan", "segment_to": "ladder.user", "moves": 31}],
+                "items": [
+                    {"day": "2026-06-02", "segment_from": "ladder.fan", "segment_to": "ladder.user", "moves": 31}
+                ],
+            }
+        }
+    )
+
+    layering: Layering
+    zone: str
+    first_day: date
+    last_day: date
+    total: list[Moves]
+    items: list[DayMoves]

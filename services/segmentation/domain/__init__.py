@@ -1,0 +1,1 @@
+"""The rules of segmentation. Pure: values in, values out."""

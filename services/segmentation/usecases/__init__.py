@@ -1,0 +1,3 @@
+"""segmentation's business actions; shared by whatever brings events."""
+
+SERVICE = "segmentation"

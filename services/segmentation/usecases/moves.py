@@ -1,0 +1,117 @@
+"""Moves between segments: remembered, and told to the others."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from prometheus_client import Counter
+
+from libs.common import outbox
+from libs.common.db import AsyncSession
+from libs.common.events import AnyEvent, new_event
+from services.segmentation.domain.segments import Layering, segment_key
+from services.segmentation.store.moves import MembershipChange, add_changes
+from services.segmentation.usecases import SERVICE
+
+MOVES = Counter(
+    "superfan_segment_moves_total",
+    "Moves of users decided, direction `entered` or `left`; counted again when a transaction is repeated",
+    ["service", "segment", "direction", "reason"],
+)
+
+
+class Announced(Protocol):
+    """A row of `lifecycle_state` or `ladder_state`."""
+
+    @property
+    def account(self) -> str: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def since(self) -> datetime | None: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def updated_at(self) -> datetime | None: ...
+
+
+class Cause(NamedTuple):
+    """What brought a move up: a subject of the user, the trace of the event, and whether imported history alone did."""
+
+    subject: str
+    traceparent: str | None = None
+    backfill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A user's change of segment."""
+
+    change: MembershipChange
+    cause: Cause
+
+
+def next_revision(layering: Layering, row: Announced, state: str) -> int:
+    """The revision of a row that is to be announced in `state`: each of the notices of a move has one of its own."""
+    left, entered = segment_key(layering, row.state), segment_key(layering, state)
+    return row.revision if left == entered else row.revision + sum(key is not None for key in (left, entered))
+
+
+def find_change(layering: Layering, row: Announced, after: Announced, reason: str) -> MembershipChange | None:
+    """The move from `row` to `after`, if there is one."""
+    left, entered = segment_key(layering, row.state), segment_key(layering, after.state)
+    if left == entered:
+        return None
+    assert after.updated_at is not None
+    return MembershipChange(
+        account=row.account,
+        user_id=row.user_id,
+        layering=layering,
+        revision=after.revision,
+        segment_from=left,
+        segment_to=entered,
+        reason=reason,
+        initial=row.revision == 0,
+        since=after.since,
+        decided_at=after.updated_at,
+    )
+
+
+async def tell(session: AsyncSession, moves: Sequence[Move]) -> None:
+    """Add the moves to the history, and their notices to the outbox."""
+    await add_changes(session, [move.change for move in moves])
+    await outbox.add(session, [notice for move in moves for notice in _notices(move)])
+
+
+def _notices(move: Move) -> Iterator[AnyEvent]:
+    change = move.change
+    entity = f"{change.user_id}/{change.layering}"
+    steps = [
+        (direction, key) for direction, key in (("left", change.segment_from), ("entered", change.segment_to)) if key
+    ]
+    for revision, (direction, segment) in enumerate(steps, change.revision - len(steps) + 1):
+        MOVES.labels(SERVICE, segment, direction, change.reason).inc()
+        notice = new_event(
+            f"segment.{direction}",
+            account=change.account,
+            source=f"/{SERVICE}",
+            id=f"{entity}/{revision}",
+            subject=move.cause.subject,
+            time=change.decided_at,
+            received=change.decided_at,
+            data={
+                "segment": segment,
+                "entity": entity,
+                "revision": revision,
+                "since": change.since or change.decided_at,
+                "reason": change.reason,
+                "initial": change.initial,
+                "user_id": change.user_id,
+            },
+            traceparent=move.cause.traceparent,
+        )
+        notice.backfill = move.cause.backfill
+        yield notice
