@@ -1,22 +1,23 @@
 """engagement, put together."""
 
 from libs.common.service import Service
-from services.engagement import consumer, jobs
+from services.engagement import consumer
 from services.engagement.api import router
+from services.engagement.jobs.rebuilding import FACTS
 
 SERVICE = Service(
     name="engagement",
     title="Superfan engagement 用户触达",
-    description="Whom we write to, whom not, and why: the in-app inbox and every decision with its values.",
+    description="Whom we write to, whom not, and why: journeys, messages, and every decision with its values.",
     routers=[router],
     topics=consumer.TOPICS,
     make_handler=consumer.make_handler,
     keep_data=consumer.keep_data,
-    facts=jobs.FACTS,
+    facts=FACTS,
     tags=[
-        {"name": "messages", "description": "The in-app inbox."},
-        {"name": "decisions", "description": "Sent or skipped: one decision per event and journey, never revised."},
-        {"name": "journeys", "description": "What can be sent, and what starts it."},
+        {"name": "messages", "description": "The in-app inbox and what went by other channels; what people allow."},
+        {"name": "decisions", "description": "Sent, held or skipped, and why; never revised."},
+        {"name": "journeys", "description": "What can be sent, and what starts it; in versions."},
     ],
 )
 

@@ -1,5 +1,6 @@
 """Follows and unfollows, the keys of callers, and what engagement has told."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,7 +17,7 @@ from tests.support.folding import NOW, Log
 from tests.support.web import TOML as REWARDS_TOML
 
 UNSCOPED_KEY = make_key("unscoped", "secret")
-TOML = f"""{REWARDS_TOML.replace('"rewards:read"', '"engagement:read"')}
+TOML = f"""{REWARDS_TOML.replace('"rewards:', '"engagement:')}
 [[keys]]
 id = "unscoped"
 account = "demo"
@@ -57,13 +58,51 @@ def event(
     return made
 
 
-def make_log(sessions: Sessions) -> Log:
+def segment(
+    name: str = "lifecycle.dormant",
+    *,
+    type: str = "segment.entered",  # noqa: A002
+    revision: int = 2,
+    since: datetime = NOW - HOUR,
+    reason: str = "time_passed",
+    initial: bool = False,
+    subject: str = "douyin:u1",
+    account: str = "demo",
+    user_id: str | None = None,
+    backfill: bool = False,
+) -> AnyEvent:
+    """What segmentation tells of a user's place in his life."""
+    user_id = user_id or user_id_of(account, subject)
+    made = new_event(
+        type,
+        account=account,
+        source="/segmentation",
+        id=f"{user_id}/lifecycle/{revision}",
+        subject=subject,
+        time=NOW,
+        received=NOW,
+        data={
+            "entity": f"{user_id}/lifecycle",
+            "revision": revision,
+            "since": since,
+            "user_id": user_id,
+            "segment": name,
+            "reason": reason,
+            "initial": initial,
+        },
+    )
+    made.backfill = backfill
+    return made
+
+
+def account_of(name: str) -> Account:
+    """Accounts without channels of their own."""
+    return Account(name, ZoneInfo("Asia/Shanghai"), "CNY", name, "user")
+
+
+def make_log(sessions: Sessions, accounts: Callable[[str], Account] = account_of) -> Log:
     """A log whose events are applied as engagement's consumer does it."""
-
-    def account_of(name: str) -> Account:
-        return Account(name, ZoneInfo("Asia/Shanghai"), "CNY", name, "user")
-
-    return Log("engagement", sessions, make_handler(account_of), keep_data)
+    return Log("engagement", sessions, make_handler(accounts), keep_data)
 
 
 async def link(sessions: Sessions, account: str, *subjects: str) -> str:

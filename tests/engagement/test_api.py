@@ -9,7 +9,8 @@ from fastapi import FastAPI
 
 from libs.common.db import Sessions
 from libs.common.identity import user_id_of
-from services.engagement import domain
+from services.engagement.domain import decisions
+from services.engagement.domain.journeys import WELCOME
 from tests.engagement.support import HOUR, UNSCOPED_KEY, event, link
 from tests.support.folding import NOW, Log
 from tests.support.web import EXPIRED_KEY, OTHER_KEY, client, places, problem
@@ -52,19 +53,26 @@ async def test_the_inbox_in_two_languages(api: httpx.AsyncClient, log: Log) -> N
     await log.apply([event("a"), event("b"), event("c", subject="douyin:u2")])
     (message,) = await items(api, INBOX)
     assert message == {
-        "message_id": domain.message_id("demo", user_id_of("demo", "douyin:u1"), "welcome", "hello"),
+        "message_id": decisions.message_id("demo", user_id_of("demo", "douyin:u1"), "welcome", "hello"),
         "subject": "douyin:u1",
         "journey": "welcome",
         "journey_version": 1,
         "step": "hello",
         "channel": "in_app",
+        "purpose": "service",
+        "state": "sent",
         "lang": "zh",
         "title": "欢迎关注！",
-        "body": domain.WELCOME.texts["zh"].body,
+        "body": WELCOME.texts["zh"].body,
         "created_at": "2026-06-15T12:00:00Z",
+        "sent_at": "2026-06-15T12:00:00Z",
+        "expires_at": "2026-06-16T11:00:00Z",
+        "held_until": None,
+        "attempts": 0,
+        "failure": None,
     }
     (english,) = await items(api, INBOX, lang="en")
-    assert english == message | {"lang": "en", "title": "Welcome!", "body": domain.WELCOME.texts["en"].body}
+    assert english == message | {"lang": "en", "title": "Welcome!", "body": WELCOME.texts["en"].body}
 
 
 async def test_the_inbox_of_who_has_no_message(api: httpx.AsyncClient, log: Log) -> None:
@@ -102,18 +110,21 @@ async def test_a_decision_tells_its_reason_and_values(api: httpx.AsyncClient, lo
         "step": "hello",
         "channel": "in_app",
         "purpose": "service",
+        "turn": 1,
         "outcome": "skipped",
         "reason": "too_old",
+        "until": None,
         "values": {"earlier_message_id": None, "backfill": False, "age_seconds": 90000, "max_age_seconds": 86400},
+        "gates": [],
         "message_id": None,
         "revision": 1,
-        "event": {"source": "/t", "id": "a", "time": "2026-06-14T11:00:00Z"},
+        "event": {"type": "follow", "source": "/t", "id": "a", "time": "2026-06-14T11:00:00Z"},
         "decided_at": "2026-06-15T12:00:00Z",
     }
 
 
 async def some_of_each(log: Log) -> None:
-    """One decision of each kind, in this order in time: sent, already_welcomed, backfilled, too_old, not_following."""
+    """One decision of each kind, in this order in time: sent, already_messaged, backfilled, too_old, not_following."""
     await log.apply([event("sent")])
     await log.apply([event("already")], now=NOW + HOUR)
     await log.apply([event("backfilled", subject="douyin:u2", backfill=True)], now=NOW + 2 * HOUR)
@@ -129,7 +140,7 @@ async def some_of_each(log: Log) -> None:
         ({"journey": "welcome"}, ["left", "old", "backfilled", "already", "sent"]),
         ({"outcome": "sent"}, ["sent"]),
         ({"outcome": "skipped"}, ["left", "old", "backfilled", "already"]),
-        ({"reason": "already_welcomed"}, ["already"]),
+        ({"reason": "already_messaged"}, ["already"]),
         ({"reason": "backfilled"}, ["backfilled"]),
         ({"reason": "too_old"}, ["old"]),
         ({"reason": "not_following"}, ["left"]),
@@ -152,7 +163,7 @@ async def test_filters(api: httpx.AsyncClient, log: Log, filters: dict[str, str]
     [
         ("/v1/decisions", {"outcome": "perhaps"}, "query/outcome"),
         ("/v1/decisions", {"reason": "bad_mood"}, "query/reason"),
-        ("/v1/decisions", {"journey": "goodbye"}, "query/journey"),
+        ("/v1/decisions", {"journey": "Good bye"}, "query/journey"),
         ("/v1/decisions", {"known_at": "yesterday"}, "query/known_at"),
         ("/v1/decisions", {"known_at": "2026-06-15T20:30:00"}, "query/known_at"),
         ("/v1/decisions", {"limit": "0"}, "query/limit"),
@@ -205,33 +216,27 @@ async def test_pages_are_complete_and_without_repeats_while_more_is_decided(
         assert own == sorted(own, reverse=True)
 
 
-async def test_journeys_say_what_is_sent_and_what_holds_it_back(api: httpx.AsyncClient) -> None:
-    (journey,) = await items(api, "/v1/journeys")
-    assert journey["texts"].keys() == {"zh", "en"}
-    assert list(journey["reasons"]) == ["already_welcomed", "backfilled", "too_old", "not_following"]
-    assert {name: value for name, value in journey.items() if name not in ("texts", "reasons")} == {
-        "key": "welcome",
-        "version": 1,
-        "trigger": "follow",
-        "max_age_seconds": 86400,
-        "purpose": "service",
-        "channel": "in_app",
-        "step": "hello",
-    }
-
-
 async def test_openapi_gives_stable_names_and_examples(api: httpx.AsyncClient) -> None:
     document = (await api.get("/openapi.json")).json()
     operations = {
-        path: operation["operationId"]
+        f"{method} {path}": operation["operationId"]
         for path, methods in document["paths"].items()
-        for operation in methods.values()
+        for method, operation in methods.items()
         if operation["tags"] != ["operations"]
     }
     assert operations == {
-        "/v1/users/{ref}/messages": "list_messages",
-        "/v1/decisions": "list_decisions",
-        "/v1/journeys": "list_journeys",
+        "get /v1/users/{ref}/messages": "list_messages",
+        "get /v1/users/{ref}/consents": "list_consents",
+        "get /v1/decisions": "list_decisions",
+        "post /v1/decisions/preview": "preview_decision",
+        "get /v1/journeys": "list_journeys",
+        "get /v1/journeys/{key}": "get_journey",
+        "put /v1/journeys/{key}": "put_journey",
+        "get /v1/journeys/{key}/versions": "list_journey_versions",
+        "post /v1/journeys/{key}/pause": "pause_journey",
+        "post /v1/journeys/{key}/resume": "resume_journey",
+        "post /v1/journeys/{key}/preview": "preview_journey",
     }
     schemas = document["components"]["schemas"]
-    assert all("example" in schemas[name] for name in ("Message", "Decision", "Journey"))
+    own = ("Message", "Consents", "Decision", "PreviewRequest", "PreviewedDecision", "Definition", "RenderRequest")
+    assert all("example" in schemas[name] for name in (*own, "Rendered"))

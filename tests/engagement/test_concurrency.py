@@ -10,8 +10,8 @@ from libs.common.events import AnyEvent
 from libs.common.identity import user_id_of
 from libs.common.inbox import insert_new
 from services.engagement.consumer import keep_data
-from services.engagement.usecases import handle_follows
-from tests.engagement.support import HOUR, event, link, make_log
+from services.engagement.usecases.starting import handle_events
+from tests.engagement.support import HOUR, account_of, event, link, make_log
 from tests.support.folding import NOW, Log, rows
 
 ROUNDS = 300
@@ -56,7 +56,7 @@ async def test_the_second_waits_for_the_first_and_sees_what_it_decided(sessions:
 
     async def decide(session: AsyncSession, follow: AnyEvent) -> None:
         await insert_new(session, [follow], keep_data)
-        await handle_follows(session, [follow], NOW)
+        await handle_events(session, [follow], NOW, account_of)
 
     async def decide_and_commit(follow: AnyEvent) -> None:
         async with sessions() as session, session.begin():

@@ -13,19 +13,20 @@ from sqlalchemy import text
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent
 from libs.common.identity import user_id_of
-from services.engagement import domain
+from services.engagement.domain import decisions
 from tests.engagement.support import HOUR, event, link, make_log, notices
 from tests.support.folding import NOW, Log, arrivals, empty, rows
 
 SUBJECTS = ("douyin:u1", "douyin:u2", "wechat.x:o1")
 LINKED = ("douyin:u1", "wechat.x:o1")
 FOLLOWER = "account, subject, following, follow_time, follow_source, follow_id, first_follow"
+CONSENT = "account, subject, purpose, channel, granted, time, source, id"
 DECISION = "subject, event_id, user_id, outcome, reason, values, message_id, revision"
 
 
 @st.composite
 def moves(draw: st.DrawFn) -> AnyEvent:
-    event_type = draw(st.sampled_from(["follow", "follow", "unfollow", "consent.revoked"]))
+    event_type = draw(st.sampled_from(["follow", "follow", "unfollow", "consent.revoked", "consent.granted"]))
     return event(
         draw(st.text("abzAZ19é中", min_size=1, max_size=3)),
         timedelta(hours=draw(st.sampled_from([0, 1, 2, 24, 30])), microseconds=draw(st.integers(0, 1))),
@@ -34,7 +35,12 @@ def moves(draw: st.DrawFn) -> AnyEvent:
         subject=draw(st.sampled_from(SUBJECTS)),
         account=draw(st.sampled_from(["demo", "other"])),
         backfill=draw(st.sampled_from([False, False, False, True])),
-        data={"purpose": "marketing", "channel": "sms"} if event_type == "consent.revoked" else {},
+        data={
+            "purpose": draw(st.sampled_from(["marketing", "service"])),
+            "channel": draw(st.sampled_from(["sms", "dm"])),
+        }
+        if event_type.startswith("consent")
+        else {},
     )
 
 
@@ -49,7 +55,22 @@ def model(distinct: list[AnyEvent]) -> list[tuple[Any, ...]]:
     return sorted(found, key=repr)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def consent_model(distinct: list[AnyEvent]) -> list[tuple[Any, ...]]:
+    """The consent rows, said in the plainest way."""
+    last: dict[tuple[str, ...], tuple[Any, ...]] = {}
+    for e in sorted(distinct, key=lambda e: (e.time, e.source, e.id)):
+        if e.type.startswith("consent"):
+            data: Any = e.data
+            last[e.account, str(e.subject), data.purpose, data.channel] = (
+                e.type == "consent.granted",
+                e.time,
+                e.source,
+                e.id,
+            )
+    return sorted((key + value for key, value in last.items()), key=repr)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
     some=st.lists(moves(), min_size=1, max_size=12, unique_by=lambda e: (e.account, e.source, e.id)),
@@ -66,6 +87,7 @@ async def test_any_order_repetition_and_split(
         await log.apply(batch, partition=data.draw(st.integers(0, 2)))
     assert await rows(sessions, "dead_letter", "reason") == []
     assert await rows(sessions, "follower", FOLLOWER) == model(some)
+    assert await rows(sessions, "consent", CONSENT) == consent_model(some)
     await check_decisions(sessions, some, linked)
 
 
@@ -93,8 +115,8 @@ async def check_decisions(sessions: Sessions, some: list[AnyEvent], linked: bool
         revisions.setdefault((account, user_id), []).append(revision)
         assert outcome == ("sent" if reason is None else "skipped")
         assert (message_id is not None) == (outcome == "sent")
-        assert values["earlier_message_id"] is None or reason == "already_welcomed"
-        if reason != "already_welcomed":
+        assert values["earlier_message_id"] is None or reason == "already_messaged"
+        if reason != "already_messaged":
             assert values["backfill"] == follow.backfill == (reason == "backfilled")
         if reason in ("too_old", "not_following", None) and not follow.backfill:
             assert values["age_seconds"] == (NOW - follow.time) // timedelta(seconds=1)
@@ -107,7 +129,7 @@ async def check_decisions(sessions: Sessions, some: list[AnyEvent], linked: bool
     sent = [row for row in decisions if row[5] == "sent"]
     assert sorted(row[:3] for row in messages) == sorted((row[0], row[4], row[8]) for row in sent)
     assert len({row[:2] for row in messages}) == len(messages)
-    assert {(row[0], row[4]) for row in decisions if row[6] == "already_welcomed"} <= {row[:2] for row in messages}
+    assert {(row[0], row[4]) for row in decisions if row[6] == "already_messaged"} <= {row[:2] for row in messages}
 
     told = [(n["account"], n["data"]["entity"], n["data"]["revision"], n["type"]) for n in await notices(sessions)]
     assert sorted(told) == sorted((row[0], f"{row[4]}/welcome", row[9], f"message.{row[5]}") for row in decisions)
@@ -117,7 +139,7 @@ async def test_a_follow_brings_a_message_a_decision_and_a_notice(sessions: Sessi
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     follow = event("a", traceparent=trace)
     user_id = user_id_of("demo", "douyin:u1")
-    message = domain.message_id("demo", user_id, "welcome", "hello")
+    message = decisions.message_id("demo", user_id, "welcome", "hello")
     await log.apply([follow])
     assert await rows(sessions, "message", "account, user_id, journey, step, message_id, subject, created_at") == [
         ("demo", user_id, "welcome", "hello", message, "douyin:u1", NOW)
@@ -140,8 +162,10 @@ async def test_a_follow_brings_a_message_a_decision_and_a_notice(sessions: Sessi
         "user_id": user_id,
         "message_id": message,
         "journey": "welcome",
+        "journey_version": 1,
         "step": "hello",
         "channel": "in_app",
+        "state": "sent",
     }
 
 
@@ -161,7 +185,7 @@ async def test_a_decision_is_not_revised_by_what_comes_later(sessions: Sessions,
     await log.apply([event("earlier", 30 * HOUR)])
     assert [(row[1], row[3], row[4]) for row in await rows(sessions, "decision", DECISION)] == [
         ("a", "sent", None),
-        ("earlier", "skipped", "already_welcomed"),
+        ("earlier", "skipped", "already_messaged"),
         ("late", "skipped", "too_old"),
     ]
     assert await rows(sessions, "follower", "subject, following") == [("douyin:u1", False), ("douyin:u2", True)]
@@ -191,7 +215,7 @@ async def test_merged_and_parted_users_are_welcomed_once(sessions: Sessions, log
     await log.apply([event("d", HOUR, subject=one)])
     await log.apply([event("e", HOUR, subject=one)])
     found = {row[1]: row[4] for row in await rows(sessions, "decision", DECISION)}
-    assert found == {"a": None, "b": "already_welcomed", "c": "already_welcomed", "d": None, "e": "already_welcomed"}
+    assert found == {"a": None, "b": "already_messaged", "c": "already_messaged", "d": None, "e": "already_messaged"}
 
 
 async def test_a_message_to_the_merged_user_stays_his_after_parting(sessions: Sessions, log: Log) -> None:
@@ -202,7 +226,7 @@ async def test_a_message_to_the_merged_user_stays_his_after_parting(sessions: Se
     await link(sessions, "demo", two)
     await log.apply([event("b", HOUR, subject=one), event("c", HOUR, subject=two)])
     found = {row[1]: row[4] for row in await rows(sessions, "decision", DECISION)}
-    assert found == {"a": None, "b": "already_welcomed", "c": "already_welcomed"}
+    assert found == {"a": None, "b": "already_messaged", "c": "already_messaged"}
 
 
 async def test_only_consents_keep_their_content(sessions: Sessions, log: Log) -> None:
@@ -224,13 +248,13 @@ async def test_committed_decisions_are_counted(sessions: Sessions, log: Log) -> 
         labels = {"service": "engagement", "journey": "welcome", "outcome": outcome, "reason": reason}
         return REGISTRY.get_sample_value("superfan_decisions_total", labels) or 0
 
-    before = {reason: counted(reason) for reason in ("", "too_old", "already_welcomed")}
+    before = {reason: counted(reason) for reason in ("", "too_old", "already_messaged")}
     await log.apply([event("old", 25 * HOUR), event("a"), event("a"), b"no event at all"])
     await log.apply([event("a"), event("b")])
     assert {reason: counted(reason) - before[reason] for reason in before} == {
         "": 1,
         "too_old": 1,
-        "already_welcomed": 1,
+        "already_messaged": 1,
     }
 
 

@@ -1,0 +1,1 @@
+"""What a worker does beside its consumers, and what `job rebuild` needs to know."""

@@ -1,0 +1,74 @@
+"""What events bring: facts, and journeys that start."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from libs.common import outbox
+from libs.common.config import Account
+from libs.common.db import AsyncSession
+from libs.common.events import AnyEvent
+from libs.common.events.derived import SegmentEntered
+from libs.common.events.inputs import Follow
+from libs.common.identity import fold_links
+from services.engagement.domain.consents import fold_consents
+from services.engagement.domain.decisions import Starter, decide_starts, starts
+from services.engagement.domain.follows import fold_follows
+from services.engagement.domain.gates import DEFAULT_POLICY
+from services.engagement.domain.journeys import IN_APP
+from services.engagement.domain.segments import newest_notices
+from services.engagement.store import decisions as decisions_store
+from services.engagement.store import facts, journeys, users
+from services.engagement.usecases.telling import count_when_committed, notices
+
+AccountOf = Callable[[str], Account]
+
+
+async def handle_events(session: AsyncSession, events: list[AnyEvent], now: datetime, account_of: AccountOf) -> None:
+    """Note links, follows, consents and segments, and decide about every journey that new `events` may start.
+
+    The number of statements does not grow with the events.
+    """
+    await fold_links(session, events)
+    newest = await facts.add_follows(session, fold_follows(events))
+    await facts.add_consents(session, fold_consents(events))
+    news = await facts.note_segments(session, newest_notices(events))
+    triggers: list[Starter] = [event for event in events if isinstance(event, Follow)]
+    triggers += [event for event in news if isinstance(event, SegmentEntered)]
+    if not triggers:
+        return
+    journeys_of = await journeys.read_in_effect(session, (event.account for event in triggers))
+    triggers = [event for event in triggers if any(starts(journey, event) for journey in journeys_of[event.account])]
+    if not triggers:
+        return
+    found = [journey for some in journeys_of.values() for journey in some]
+    subjects = [(event.account, event.subject) for event in triggers]
+    await users.lock_users(session, subjects)
+    states = await users.read_users(
+        session,
+        subjects,
+        [journey.key for journey in found],
+        [journey.key for journey in found if journey.once],
+        now - DEFAULT_POLICY.memory,
+    )
+    decisions = decide_starts(
+        triggers,
+        journeys_of,
+        states,
+        newest,
+        DEFAULT_POLICY,
+        now,
+        zone_of=lambda account: account_of(account).zone,
+        kind_of=lambda account, channel: kind_of(account_of(account), channel),
+    )
+    await decisions_store.add_messages(session, decisions, now)
+    await decisions_store.add_decisions(session, decisions, now)
+    await outbox.add(session, notices(decisions, now))
+    count_when_committed(session, decisions)
+
+
+def kind_of(account: Account, channel: str) -> str | None:
+    """The kind of one of the account's channels; None when it is not declared."""
+    if channel == IN_APP:
+        return IN_APP
+    declared = account.channels.get(channel)
+    return declared.kind if declared else None
