@@ -79,20 +79,26 @@ class SegmentLeft(SegmentEvent):
 class MessageNoticeData(Notice):
     message_id: Id | None = None
     journey: Id
+    journey_version: Positive | None = Field(default=None, description="The version by which it was decided.")
     step: Id
     channel: Id
     reason: Id | None = None
+    state: Literal["sent", "unknown", "cancelled", "expired"] | None = Field(
+        default=None,
+        description="What became of the message; `unknown`: it was handed over and nobody answered. Absent when there"
+        " never was a message.",
+    )
 
 
 class MessageEvent(NoticeEvent):
     topic: ClassVar[str] = "superfan.messages"
     emitted_by: ClassVar[tuple[str, ...]] = ("engagement",)
-    caused_by: ClassVar[frozenset[str]] = frozenset({"follow"})
+    caused_by: ClassVar[frozenset[str]] = frozenset({"follow", "segment.entered"})
     data: MessageNoticeData
 
 
 class MessageSent(MessageEvent):
-    """A message was sent to a user."""
+    """A message was sent to a user, or may have reached him."""
 
     type: Literal["message.sent"]
 
