@@ -1,6 +1,7 @@
-"""`superfan.toml`: accounts, API keys and webhook sources. Read at start, polled, never half applied."""
+"""`superfan.toml`: accounts, API keys, webhook sources and channels. Read at start, polled, never half applied."""
 
 import asyncio
+import base64
 import hashlib
 import re
 import tomllib
@@ -9,10 +10,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from libs.common.telemetry import CONFIG_INFO, CONFIG_VALID, get_logger
 
@@ -21,8 +31,11 @@ log = get_logger(__name__)
 Scope = Literal[
     "events:write",
     "profile:read",
+    "profile:write",
     "segmentation:read",
+    "segmentation:write",
     "engagement:read",
+    "engagement:write",
     "rewards:read",
     "rewards:write",
     "ops:read",
@@ -39,6 +52,25 @@ class UnknownAccountError(LookupError):
     """No account of this name is declared."""
 
 
+ChannelKind = Literal["sms", "email", "push", "dm", "phone", "webhook"]
+"""What a channel is to the person who is reached; `webhook` is a system of the account's own."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A way out for messages: a signed POST (Standard Webhooks) to `url`. `secrets` holds one, or two while they are
+    rotated; both sign. `idempotent`: the receiver takes a repeated webhook-id once, so that a message whose fate is
+    unknown may be sent again. `allow_private`: `url` may be plain http and lie in the account's own network."""
+
+    id: str
+    account: str
+    kind: ChannelKind
+    url: str
+    secrets: tuple[str, ...] = field(repr=False)
+    idempotent: bool = True
+    allow_private: bool = False
+
+
 @dataclass(frozen=True)
 class Account:
     """A business account (tenant)."""
@@ -48,6 +80,7 @@ class Account:
     currency: str
     id_space: str
     sign_in_day: Literal["user", "account"]
+    channels: Mapping[str, Channel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,10 +186,36 @@ class _SourceTable(_Table):
     rate_per_second: _Rate | None = None
 
 
+def _check_secret(secret: str) -> str | None:
+    """What is wrong with a signing secret of Standard Webhooks."""
+    try:
+        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        return "is not base64 after whsec_"
+    return None if 24 <= size <= 64 else "must hold 24 to 64 bytes in base64"
+
+
+class _ChannelTable(_Table):
+    id: _Id
+    account: str
+    kind: ChannelKind = "webhook"
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s#]*)?$", max_length=500)]
+    secret_files: Annotated[list[str], Field(min_length=1, max_length=2)]
+    idempotent: bool = True
+    allow_private: bool = False
+
+    @model_validator(mode="after")
+    def _needs_tls(self) -> Self:
+        if self.url.startswith("http://") and not self.allow_private:
+            raise ValueError("url must begin with https:// unless allow_private is true")
+        return self
+
+
 class _File(_Table):
     accounts: dict[_AccountName, _AccountTable] = {}
     keys: list[_KeyTable] = []
     sources: list[_SourceTable] = []
+    channels: list[_ChannelTable] = []
 
 
 def load(path: str | Path) -> Config:
@@ -174,8 +233,9 @@ def load(path: str | Path) -> Config:
     except ValidationError as error:
         raise _refused(path, (_describe(raw, problem) for problem in error.errors())) from None
 
-    problems = [*_repeated("keys", file.keys), *_repeated("sources", file.sources)]
-    for kind, entries in (("keys", file.keys), ("sources", file.sources)):
+    problems: list[str] = []
+    for kind, entries in (("keys", file.keys), ("sources", file.sources), ("channels", file.channels)):
+        problems += _repeated(kind, entries)
         problems += [
             f"{kind} {entry.id}: account {entry.account!r} is not declared"
             for entry in entries
@@ -184,27 +244,32 @@ def load(path: str | Path) -> Config:
     digest = hashlib.sha256(text)
     sources = {}
     for source in file.sources:
-        secrets = []
-        for name in source.secret_files:
-            try:
-                secret = (path.parent / name).read_bytes()
-                digest.update(b"\0" + secret)
-                secrets.append(secret.decode().rstrip("\r\n"))
-            except OSError as error:
-                problems.append(f"sources {source.id}: secret file {name} cannot be read: {error.strerror}")
-            except UnicodeDecodeError:
-                problems.append(f"sources {source.id}: secret file {name} is not UTF-8 text")
-            else:
-                if not secrets[-1]:
-                    problems.append(f"sources {source.id}: secret file {name} is empty")
+        secrets = _read_secrets(path, f"sources {source.id}", source.secret_files, digest, problems)
         sources[source.id] = Source(
-            source.id, source.account, source.platform, source.id_space, tuple(secrets), source.rate_per_second
+            source.id, source.account, source.platform, source.id_space, secrets, source.rate_per_second
+        )
+    channels: dict[str, dict[str, Channel]] = {name: {} for name in file.accounts}
+    for table in file.channels:
+        place = f"channels {table.id}"
+        secrets = _read_secrets(path, place, table.secret_files, digest, problems)
+        problems += [f"{place}: secret {fault}" for secret in secrets if secret and (fault := _check_secret(secret))]
+        if table.id == "in_app":
+            problems.append(f"{place}: in_app is always there and cannot be declared")
+        channels.setdefault(table.account, {})[table.id] = Channel(
+            table.id, table.account, table.kind, table.url, secrets, table.idempotent, table.allow_private
         )
     if problems:
         raise _refused(path, problems)
 
     accounts = {
-        name: Account(name, ZoneInfo(table.zone), table.currency, table.id_space or name, table.sign_in_day)
+        name: Account(
+            name,
+            ZoneInfo(table.zone),
+            table.currency,
+            table.id_space or name,
+            table.sign_in_day,
+            MappingProxyType(channels[name]),
+        )
         for name, table in file.accounts.items()
     }
     keys = {
@@ -214,11 +279,31 @@ def load(path: str | Path) -> Config:
     return Config(MappingProxyType(accounts), MappingProxyType(keys), MappingProxyType(sources), digest.hexdigest())
 
 
+def _read_secrets(
+    path: Path, place: str, names: Iterable[str], digest: "hashlib._Hash", problems: list[str]
+) -> tuple[str, ...]:
+    """The secrets in the files of these names beside the configuration; what is wrong with them goes to `problems`."""
+    secrets: list[str] = []
+    for name in names:
+        try:
+            secret = (path.parent / name).read_bytes()
+            digest.update(b"\0" + secret)
+            secrets.append(secret.decode().rstrip("\r\n"))
+        except OSError as error:
+            problems.append(f"{place}: secret file {name} cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            problems.append(f"{place}: secret file {name} is not UTF-8 text")
+        else:
+            if not secrets[-1]:
+                problems.append(f"{place}: secret file {name} is empty")
+    return tuple(secrets)
+
+
 def _refused(path: Path, problems: Iterable[str]) -> ConfigError:
     return ConfigError("\n".join([f"{path}: cannot be used:", *(f"  {problem}" for problem in problems)]))
 
 
-def _repeated(kind: str, entries: Iterable[_KeyTable | _SourceTable]) -> list[str]:
+def _repeated(kind: str, entries: Iterable[_KeyTable | _SourceTable | _ChannelTable]) -> list[str]:
     seen: set[str] = set()
     return [f"{kind} {entry.id}: declared twice" for entry in entries if entry.id in seen or seen.add(entry.id)]  # type: ignore[func-returns-value]
 
