@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta, timezone, tzinfo
+from typing import Literal
 
 DAY = timedelta(days=1)
 
@@ -14,6 +15,12 @@ def local_day(instant: datetime, zone: tzinfo) -> date:
 def offset_zone(minutes: int) -> tzinfo:
     """The zone that is `minutes` ahead of UTC."""
     return timezone(timedelta(minutes=minutes))
+
+
+def sign_in_day(time: datetime, offset: int | None, zone: tzinfo, decides: Literal["user", "account"]) -> date:
+    """The day of a sign-in: by the person's own clock (`offset` minutes ahead of UTC) if that `decides` and is known,
+    else in the account's `zone`."""
+    return local_day(time, offset_zone(offset) if decides == "user" and offset is not None else zone)
 
 
 def runs(days: Iterable[date]) -> Iterator[tuple[date, int]]:

@@ -7,7 +7,7 @@ from libs.common.config import Account
 from libs.common.consumer import Handler
 from libs.common.db import AsyncSession
 from libs.common.events import AnyEvent
-from services.profile.usecases import record_activity
+from services.profile.usecases import activity
 
 TOPICS = (
     "superfan.follows",
@@ -25,7 +25,7 @@ def make_handler(account_of: Callable[[str], Account]) -> Handler:
     """The use case of a batch: every type is recorded in the same way."""
 
     async def handle(session: AsyncSession, events: list[AnyEvent], now: datetime) -> None:
-        await record_activity(session, events, now, account_of)
+        await activity.record(session, events, now, account_of)
 
     return handle
 

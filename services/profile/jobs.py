@@ -1,21 +1,25 @@
 """What `python -m services.profile job NAME` needs to know."""
 
-from datetime import UTC, datetime
-
-from libs.common.db import AsyncSession
-from libs.common.events import EVENT_TYPES, AnyEvent
-from libs.common.rebuild import AccountOf, Facts
+from libs.common.events import EVENT_TYPES
+from libs.common.rebuild import Facts
 from services.profile import tables
-from services.profile.usecases import record_activity
-
-
-async def fold(session: AsyncSession, events: list[AnyEvent], account_of: AccountOf) -> None:
-    """As when they were applied."""
-    await record_activity(session, events, datetime.now(UTC), account_of)
-
+from services.profile.domain.notices import FAMILIES
+from services.profile.usecases import activity
 
 FACTS = Facts(
-    tables=(tables.activity_day, tables.fan),
-    types=[name for name, event_type in EVENT_TYPES.items() if event_type.direction == "input"],
-    fold=fold,
+    tables=(
+        tables.activity_day,
+        tables.activity_hour,
+        tables.watch_day,
+        tables.sign_in_day,
+        tables.fan,
+        tables.trait,
+        tables.notice_state,
+        tables.identifier,
+        tables.order_state,
+        tables.refund_state,
+    ),
+    types=[name for name, kind in EVENT_TYPES.items() if kind.direction == "input" or name in FAMILIES],
+    fold=activity.fold,
+    with_data=True,
 )

@@ -7,13 +7,16 @@ from services.profile.api import router
 SERVICE = Service(
     name="profile",
     title="Superfan profile 用户画像",
-    description="What each fan has done: counts, firsts and lasts, following now, and the timeline of all events.",
+    description="Who each fan is, what he has done and bought: portraits, links between subjects, and the timeline.",
     routers=[router],
     topics=consumer.TOPICS,
     make_handler=consumer.make_handler,
     keep_data=consumer.keep_data,
     facts=jobs.FACTS,
-    tags=[{"name": "users", "description": "Fans, each with all subjects that belong to him."}],
+    tags=[
+        {"name": "users", "description": "Fans, each with all subjects that belong to him."},
+        {"name": "links", "description": "Which subjects are one person, and why."},
+    ],
 )
 
 

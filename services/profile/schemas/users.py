@@ -1,9 +1,12 @@
-"""Bodies of profile's API."""
+"""A fan as he stands, and his timeline."""
 
 from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from services.profile.schemas.value import EXAMPLE as VALUE_EXAMPLE
+from services.profile.schemas.value import Value
 
 USER_EXAMPLE: dict[str, Any] = {
     "user_id": "usr_mfzwizltoqfi4bqxc5ubzqxrvlyhaeoz",
@@ -17,6 +20,7 @@ USER_EXAMPLE: dict[str, Any] = {
     "longest_run": 1,
     "first_active_day": "2026-06-01",
     "last_active_day": "2026-06-03",
+    "value": VALUE_EXAMPLE,
 }
 ENTRY_EXAMPLE: dict[str, Any] = {
     "type": "follow",
@@ -49,6 +53,7 @@ class User(BaseModel):
     longest_run: int = Field(description="Most active days in a row.")
     first_active_day: date | None
     last_active_day: date | None
+    value: Value = Field(description="What he has bought.")
 
 
 class TimelineEntry(BaseModel):

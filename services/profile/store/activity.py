@@ -1,13 +1,13 @@
-"""All SQL of profile. Writes are commutative and touch rows in key order; reads run over all subjects of a user."""
+"""What fans did: counts by day, firsts and lasts, and the timeline."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.profile.domain import DayCount, Seen
+from services.profile.domain.activity import DayCount, DayKey, HourCount, Seen, Watched
 
 
 async def add_counts(session: AsyncSession, counts: Mapping[DayCount, int]) -> None:
@@ -29,6 +29,67 @@ async def add_counts(session: AsyncSession, counts: Mapping[DayCount, int]) -> N
             "type": [key[3] for key, _ in rows],
             "count": [count for _, count in rows],
         },
+    )
+
+
+async def add_hours(session: AsyncSession, hours: Mapping[HourCount, int]) -> None:
+    """Add to the counts by hour; one statement."""
+    if not hours:
+        return
+    rows = sorted(hours.items())
+    await session.execute(
+        text(
+            "insert into activity_hour as a (account, subject, day, hour, count)"
+            " select * from unnest(cast(:account as text[]), cast(:subject as text[]), cast(:day as date[]),"
+            " cast(:hour as smallint[]), cast(:count as bigint[]))"
+            " on conflict (account, subject, day, hour) do update set count = a.count + excluded.count"
+        ),
+        {
+            "account": [key[0] for key, _ in rows],
+            "subject": [key[1] for key, _ in rows],
+            "day": [key[2] for key, _ in rows],
+            "hour": [key[3] for key, _ in rows],
+            "count": [count for _, count in rows],
+        },
+    )
+
+
+SUMS = ("watch_ms", "measured", "completed", "within_ms", "duration_ms")
+
+
+async def add_watched(session: AsyncSession, watched: Mapping[DayKey, Watched]) -> None:
+    """Add to the sums over views by day; one statement."""
+    if not watched:
+        return
+    rows = sorted(watched.items(), key=lambda row: row[0])
+    await session.execute(
+        text(
+            f"insert into watch_day as w (account, subject, day, {', '.join(SUMS)})"
+            " select * from unnest(cast(:account as text[]), cast(:subject as text[]), cast(:day as date[]),"
+            f" {', '.join(f'cast(:{name} as bigint[])' for name in SUMS)})"
+            " on conflict (account, subject, day) do update set"
+            f" {', '.join(f'{name} = w.{name} + excluded.{name}' for name in SUMS)}"
+        ),
+        {
+            "account": [key[0] for key, _ in rows],
+            "subject": [key[1] for key, _ in rows],
+            "day": [key[2] for key, _ in rows],
+            **{name: [getattr(sums, name) for _, sums in rows] for name in SUMS},
+        },
+    )
+
+
+async def add_sign_ins(session: AsyncSession, days: Collection[DayKey]) -> None:
+    """Note days as sign-in days; one statement."""
+    if not days:
+        return
+    rows = sorted(days)
+    await session.execute(
+        text(
+            "insert into sign_in_day (account, subject, day) select * from unnest(cast(:account as text[]),"
+            " cast(:subject as text[]), cast(:day as date[])) on conflict do nothing"
+        ),
+        {"account": [row[0] for row in rows], "subject": [row[1] for row in rows], "day": [row[2] for row in rows]},
     )
 
 
@@ -117,6 +178,61 @@ async def read_counts(session: AsyncSession, account: str, subjects: list[str]) 
         {"account": account, "subjects": subjects},
     )
     return [(row.subject, row.day, row.type, row.number) for row in rows]
+
+
+async def read_days(
+    session: AsyncSession, account: str, subjects: Sequence[str], until: date
+) -> list[tuple[date, str, int]]:
+    """(day, type, count) over all `subjects`, up to the day `until`."""
+    rows = await session.execute(
+        text(
+            "select day, type, cast(sum(count) as bigint) as number from activity_day"
+            " where account = :account and subject = any(cast(:subjects as text[])) and day <= :until group by 1, 2"
+        ),
+        {"account": account, "subjects": subjects, "until": until},
+    )
+    return [(row.day, row.type, row.number) for row in rows]
+
+
+async def read_hours(
+    session: AsyncSession, account: str, subjects: Sequence[str], until: date
+) -> list[tuple[int, int, int]]:
+    """(weekday 0 = Monday, hour, count) over all `subjects` and days up to `until`."""
+    rows = await session.execute(
+        text(
+            "select cast(extract(isodow from day) as integer) - 1 as weekday, hour,"
+            " cast(sum(count) as bigint) as number from activity_hour"
+            " where account = :account and subject = any(cast(:subjects as text[])) and day <= :until group by 1, 2"
+        ),
+        {"account": account, "subjects": subjects, "until": until},
+    )
+    return [(row.weekday, row.hour, row.number) for row in rows]
+
+
+async def read_watched(
+    session: AsyncSession, account: str, subjects: Sequence[str], until: date
+) -> list[tuple[date, Watched]]:
+    """The sums over views of each day up to `until`, over all `subjects`."""
+    rows = await session.execute(
+        text(
+            f"select day, {', '.join(f'cast(sum({name}) as bigint)' for name in SUMS)} from watch_day"
+            " where account = :account and subject = any(cast(:subjects as text[])) and day <= :until group by day"
+        ),
+        {"account": account, "subjects": subjects, "until": until},
+    )
+    return [(row[0], Watched(*row[1:])) for row in rows]
+
+
+async def read_sign_ins(session: AsyncSession, account: str, subjects: Sequence[str]) -> list[date]:
+    """The sign-in days of any of `subjects`."""
+    rows = await session.scalars(
+        text(
+            "select distinct day from sign_in_day"
+            " where account = :account and subject = any(cast(:subjects as text[])) order by day"
+        ),
+        {"account": account, "subjects": subjects},
+    )
+    return list(rows)
 
 
 async def page_timeline(

@@ -4,14 +4,31 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
+from typing import Literal, Protocol
 
-from libs.common.days import local_day
+from libs.common.days import sign_in_day
 from libs.common.events import ACTIVE_TYPES, EVENT_TYPES, AnyEvent
 
 FOLLOWING = {"follow": True, "unfollow": False}
 
 DayCount = tuple[str, str, date, str]
 """(account, subject, local day, event type)"""
+HourCount = tuple[str, str, date, int]
+"""(account, subject, local day, hour 0 to 23)"""
+DayKey = tuple[str, str, date]
+"""(account, subject, local day)"""
+LONGEST_WATCH_MS = 24 * 60 * 60 * 1000
+"""More than a day cannot be watched at once; players that left a tab open report it."""
+
+
+class Calendar(Protocol):
+    """By which clock an account counts days."""
+
+    @property
+    def zone(self) -> tzinfo: ...
+
+    @property
+    def sign_in_day(self) -> Literal["user", "account"]: ...
 
 
 @dataclass(slots=True)
@@ -37,14 +54,40 @@ class Seen:
 
 
 @dataclass(slots=True)
+class Watched:
+    """Sums over views, in milliseconds. `measured` views told how long their content is (`duration_ms` in all), and
+    were watched for `within_ms` of it; `completed` were watched to the end."""
+
+    watch_ms: int = 0
+    measured: int = 0
+    completed: int = 0
+    within_ms: int = 0
+    duration_ms: int = 0
+
+    def add(self, watch_ms: int, duration_ms: int) -> None:
+        """Take in one view."""
+        watch_ms, duration_ms = min(watch_ms, LONGEST_WATCH_MS), min(duration_ms, LONGEST_WATCH_MS)
+        self.watch_ms += watch_ms
+        if duration_ms:
+            self.measured += 1
+            self.completed += watch_ms >= duration_ms
+            self.within_ms += min(watch_ms, duration_ms)
+            self.duration_ms += duration_ms
+
+
+@dataclass(slots=True)
 class Difference:
-    """What a list of events adds to the facts: counts by day, firsts and lasts by (account, subject)."""
+    """What a list of events adds to the facts: counts by day and type, deeds of active types by hour, views by day,
+    sign-in days, firsts and lasts by (account, subject)."""
 
     counts: Counter[DayCount] = field(default_factory=Counter)
+    hours: Counter[HourCount] = field(default_factory=Counter)
+    watched: dict[DayKey, Watched] = field(default_factory=dict)
+    sign_ins: set[DayKey] = field(default_factory=set)
     seen: dict[tuple[str, str], Seen] = field(default_factory=dict)
 
 
-def fold(events: Iterable[AnyEvent], zone_of: Callable[[str], tzinfo]) -> Difference:
+def fold(events: Iterable[AnyEvent], account_of: Callable[[str], Calendar]) -> Difference:
     """Sum up what fans did. Events without a person, and notices of other services, are no deeds of a fan."""
     difference = Difference()
     for event in events:
@@ -52,7 +95,18 @@ def fold(events: Iterable[AnyEvent], zone_of: Callable[[str], tzinfo]) -> Differ
             continue
         assert event.subject is not None
         key = (event.account, event.subject)
-        difference.counts[*key, local_day(event.time, zone_of(event.account)), event.type] += 1
+        account = account_of(event.account)
+        local = event.time.astimezone(account.zone)
+        day = local.date()
+        difference.counts[*key, day, event.type] += 1
+        if event.type in ACTIVE_TYPES:
+            difference.hours[*key, day, local.hour] += 1
+        if event.type == "view":
+            watched = difference.watched.setdefault((*key, day), Watched())
+            watched.add(event.data.watch_ms, event.data.duration_ms)
+        elif event.type == "sign_in":
+            offset = event.data.utc_offset_minutes
+            difference.sign_ins.add((*key, sign_in_day(event.time, offset, account.zone, account.sign_in_day)))
         seen = difference.seen.get(key)
         if seen is None:
             seen = difference.seen[key] = Seen(event.time, event.time)

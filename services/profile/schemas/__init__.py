@@ -1,0 +1,1 @@
+"""Bodies of profile's API."""

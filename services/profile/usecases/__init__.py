@@ -1,0 +1,1 @@
+"""profile's business actions; shared by HTTP and Kafka."""
