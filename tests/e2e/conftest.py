@@ -12,12 +12,12 @@ BY_ACCOUNT_DAY = {"sign_in_day": "account"}
 ACCOUNTS = {
     "demo": SHANGHAI,
     "fire": SHANGHAI,
+    "cdnow": SHANGHAI,
     "kuairand": SHANGHAI,
-    "kuairand-shuffled": SHANGHAI,
-    "tigerbeetle": {**SHANGHAI, **BY_ACCOUNT_DAY},
+    "retail-shuffled": {"zone": "Europe/London", "currency": "GBP"},
     "tigerbeetle-shuffled": {**SHANGHAI, **BY_ACCOUNT_DAY},
-    "tigerbeetle-utc": {"zone": "UTC", **BY_ACCOUNT_DAY},
-    "tigerbeetle-local": {**SHANGHAI, "sign_in_day": "user"},
+    "tigerbeetle-utc-shuffled": {"zone": "UTC", **BY_ACCOUNT_DAY},
+    "tigerbeetle-local-shuffled": {**SHANGHAI, "sign_in_day": "user"},
 }
 
 

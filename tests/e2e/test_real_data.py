@@ -1,50 +1,71 @@
-"""Real events through HTTP, plain and shuffled with 5 % repeats: every figure equals the independently computed one."""
+"""Real events through HTTP: every figure of every user equals the one that was computed elsewhere.
 
-from datetime import datetime
+The short form of `make proof`. The orders of CDNOW come with a package, so they are compared on every machine.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.support.realdata import load_events, load_expected, shuffled_with_repeats
+from libs.cli.demo import cdnow
+from tests.proof.files import DataSet, load_folder
+from tests.proof.questions import QUESTIONS, question_of, users_of
+from tests.proof.run import Compared, account_of, arrivals, compare, compare_table, views_of
+from tests.support.realdata import DATA, need_data
 from tests.support.services import System
 
-KUAIRAND_TYPES = ("view", "like", "comment", "share", "follow")
+SEED = 20220407
+WAYS = {"kuairand": "plain", "tigerbeetle": "shuffled", "retail": "shuffled"}
 
 
-def with_account(events: list[dict[str, Any]], account: str) -> list[dict[str, Any]]:
-    return [{**event, "account": account} for event in events]
-
-
-def instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-@pytest.mark.parametrize(("account", "seed"), [("kuairand", None), ("kuairand-shuffled", 20220407)])
-async def test_kuairand(system: System, account: str, seed: int | None) -> None:
-    events = load_events("kuairand")
-    arrivals = events if seed is None else shuffled_with_repeats(events, seed)
-    await system.post(account, with_account(arrivals, account))
+@pytest.fixture(scope="module")
+async def sets(system: System) -> dict[str, DataSet]:
+    """The data sets, sent and applied."""
+    need_data()
+    found = {one.name: one for one in load_folder(DATA / "events", DATA / "expected") if one.name in WAYS}
+    for name, way in WAYS.items():
+        for view in views_of(found[name]):
+            account = account_of(found[name], view, way)
+            await system.post(account, arrivals(found[name].events, account, way, SEED))
     await system.applied()
-
-    users = {user["subjects"][0]: user for user in await system.pages("profile", "/v1/users", account)}
-    differences = []
-    for row in load_expected("kuairand_dev_users"):
-        user = users.pop(f"kuairand:{row['user_id']}")
-        wanted: dict[str, object] = {event_type: int(row[event_type]) for event_type in KUAIRAND_TYPES}
-        found: dict[str, object] = {event_type: user["counts"].get(event_type, 0) for event_type in KUAIRAND_TYPES}
-        wanted |= {"active_days": int(row["active_days_cn"]), "longest_run": int(row["longest_streak_cn"])}
-        found |= {"active_days": user["active_days"], "longest_run": user["longest_run"]}
-        wanted |= {"first": instant(row["first_time"]), "last": instant(row["last_time"])}
-        found |= {"first": instant(user["first_seen"]), "last": instant(user["last_seen"])}
-        differences += [(row["user_id"], key, found[key], wanted[key]) for key in wanted if found[key] != wanted[key]]
-    assert differences == []
-    assert users == {}
+    return found
 
 
-async def test_kuairand_lifecycle_as_of_its_last_day(system: System) -> None:
+@pytest.mark.parametrize("name", WAYS)
+async def test_every_answer_is_the_expected_one(system: System, sets: dict[str, DataSet], name: str) -> None:
+    results = [result async for result in compare(system, sets[name], WAYS[name])]
+    assert sum(result.fields for result in results) > 400
+    assert [str(difference) for result in results for difference in result.differences] == []
+
+
+async def test_a_wrong_answer_is_named_with_its_user_and_field(system: System, sets: dict[str, DataSet]) -> None:
+    table = sets["retail"].tables[0]
+    question = question_of(table)
+    assert question is not None
+    rows = [dict(row) for row in table.rows]
+    user = next(iter(rows[7].values()))
+    rows[7]["orders"] = "1000"
+    rows.pop(8)
+
+    result: Compared = await compare_table(
+        system, "retail-shuffled", "", replace(table, rows=rows), question, WAYS["retail"]
+    )
+
+    missing = next(iter(table.rows[8].values()))
+    assert [(one.user, one.field, one.wanted) for one in result.differences] == [
+        (user, "orders", 1000),
+        (missing, "user", "absent"),
+    ]
+
+
+async def test_kuairand_lifecycle_as_of_its_last_day(system: System, sets: dict[str, DataSet]) -> None:
     """segmentation counts the same active days as profile, and its lifecycle can be asked for a past day."""
     differences = []
-    for row in load_expected("kuairand_dev_users")[::7]:
+    for row in sets["kuairand"].tables[0].rows[::7]:
         path = f"/v1/users/kuairand:{row['user_id']}/lifecycle"
         answer = await system.get("segmentation", path, "kuairand", as_of="2022-04-21T23:00:00+08:00")
         if answer["active_days"] != int(row["active_days_cn"]):
@@ -52,30 +73,41 @@ async def test_kuairand_lifecycle_as_of_its_last_day(system: System) -> None:
     assert differences == []
 
 
-SIGN_IN_FIELDS = {
-    "tigerbeetle": ("days_cn", "longest_cn"),
-    "tigerbeetle-shuffled": ("days_cn", "longest_cn"),
-    "tigerbeetle-utc": ("days_utc", "longest_utc"),
-    "tigerbeetle-local": ("days_local", "longest_local"),
-}
-
-
-@pytest.mark.parametrize("account", SIGN_IN_FIELDS)
-async def test_tigerbeetle(system: System, account: str) -> None:
-    events = load_events("tigerbeetle")
-    arrivals = events if account != "tigerbeetle-shuffled" else shuffled_with_repeats(events, 20200409)
-    await system.post(account, with_account(arrivals, account))
+async def test_cdnow_orders_out_of_their_package(system: System) -> None:
+    """Orders, spend, first and last of each of the 2,357 customers, straight from the lines of the file."""
+    orders = cdnow.read(cdnow.fetch(print))
+    zone = ZoneInfo("Asia/Shanghai")
+    today = cdnow.LAST_DAY + timedelta(days=1)  # the days as they were
+    await system.post("cdnow", list(cdnow.events(orders, today, zone, "CNY", "/cdnow")))
     await system.applied()
 
-    days_field, longest_field = SIGN_IN_FIELDS[account]
-    differences = []
-    for row in load_expected("checkins_tigerbeetle_dev_users"):
-        user = f"/v1/users/tigerbeetle:{row['author']}"
-        streak = await system.get("rewards", f"{user}/streak", account)
-        found = {"days": streak["days"], "longest": streak["longest"]}
-        wanted = {"days": int(row[days_field]), "longest": int(row[longest_field])}
-        if days_field == "days_cn":
-            found["points"] = (await system.get("rewards", f"{user}/points", account))["balance"]
-            wanted["points"] = int(row["points_cn"])
-        differences += [(row["author"], key, found[key], wanted[key]) for key in wanted if found[key] != wanted[key]]
-    assert differences == []
+    number, spent = Counter[str](), Counter[str]()
+    days: dict[str, list[date]] = {}
+    for order in orders:
+        name = str(order.customer)
+        number[name] += 1
+        spent[name] += order.cents
+        days.setdefault(name, []).append(order.day)
+    found = await users_of(system, "cdnow")
+
+    def local_day(text: str) -> date:
+        return datetime.fromisoformat(text).astimezone(zone).date()
+
+    answers: dict[str, tuple[Any, ...]] = {
+        name: (
+            user["value"]["orders"],
+            user["value"]["currencies"][0]["gross_minor"],
+            local_day(user["value"]["first_order"]),
+            local_day(user["value"]["last_order"]),
+        )
+        for name, user in found.items()
+    }
+    assert answers == {name: (number[name], spent[name], min(on), max(on)) for name, on in days.items()}
+    assert (len(answers), number.total(), spent.total()) == (2357, 6919, 24_409_194)
+
+
+def test_every_form_of_answers_is_known() -> None:
+    need_data()
+    tables = [table for one in load_folder(DATA / "events", DATA / "expected") for table in one.tables]
+    assert {question.name for table in tables if (question := question_of(table))} == {one.name for one in QUESTIONS}
+    assert all(question_of(table) for table in tables)

@@ -172,25 +172,20 @@ def want_rfm(row: Row, _view: str) -> Fields:
 
 async def ask_rfm(system: System, account: str, table: Table) -> dict[str, Fields]:
     day = table.totals["as_of_local_day"]
-    run = await system.post_json(
-        "segmentation",
-        "/v1/rfm/runs",
-        account,
-        {"as_of": f"{day}T12:00:00Z", "window_days": None, "cut": "mean"},
-        idempotency_key=f"proof-{account}-{day}",
-    )
-    members = await system.pages("segmentation", f"/v1/rfm/runs/{run['run_id']}/users", account)
+    question = {"as_of": f"{day}T12:00:00Z", "window_days": None, "cut": "mean"}
+    run = await system.post_json("segmentation", "/v1/rfm/runs", account, question, idempotency_key=f"proof-{day}")
+    names = {user["user_id"]: name for name, user in (await users_of(system, account)).items()}
     return {
-        of_subject(member["subjects"][0]): {
-            "R_days": member["recency_days"],
-            "F_orders": member["frequency"],
-            "M_minor": member["monetary_minor"],
-            "R_score": member["r"],
-            "F_score": member["f"],
-            "M_score": member["m"],
-            "class": member["class"],
+        names[user["user_id"]]: {
+            "R_days": user["r_days"],
+            "F_orders": user["f_orders"],
+            "M_minor": user["m_minor"],
+            "R_score": user["r_score"],
+            "F_score": user["f_score"],
+            "M_score": user["m_score"],
+            "class": user["rfm_class"],
         }
-        for member in members
+        for user in await system.pages("segmentation", f"/v1/rfm/runs/{run['version']}/users", account)
     }
 
 
