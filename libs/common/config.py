@@ -233,9 +233,9 @@ def load(path: str | Path) -> Config:
     except ValidationError as error:
         raise _refused(path, (_describe(raw, problem) for problem in error.errors())) from None
 
-    problems: list[str] = []
-    for kind, entries in (("keys", file.keys), ("sources", file.sources), ("channels", file.channels)):
-        problems += _repeated(kind, entries)
+    kinds = (("keys", file.keys), ("sources", file.sources), ("channels", file.channels))
+    problems = [problem for kind, entries in kinds for problem in _repeated(kind, entries)]
+    for kind, entries in kinds:
         problems += [
             f"{kind} {entry.id}: account {entry.account!r} is not declared"
             for entry in entries
@@ -253,8 +253,6 @@ def load(path: str | Path) -> Config:
         place = f"channels {table.id}"
         secrets = _read_secrets(path, place, table.secret_files, digest, problems)
         problems += [f"{place}: secret {fault}" for secret in secrets if secret and (fault := _check_secret(secret))]
-        if table.id == "in_app":
-            problems.append(f"{place}: in_app is always there and cannot be declared")
         channels.setdefault(table.account, {})[table.id] = Channel(
             table.id, table.account, table.kind, table.url, secrets, table.idempotent, table.allow_private
         )

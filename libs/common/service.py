@@ -40,7 +40,7 @@ class Service:
 
     `make_handler` gets the look-up of an account by name and gives the use case of a batch. `keep_data` says of which
     event types the content is stored. `facts` says what `job rebuild` folds again. `due_work` is what a worker does by
-    the calendar, beside its consumers.
+    the calendar, beside its consumers; `background` gives further components of a worker.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Service:
     keep_data: Callable[[str], bool]
     facts: Facts
     due_work: DueWork | None = None
+    background: Callable[[ConfigFile, Sessions, Relay], Sequence[Component]] | None = None
     tags: Sequence[Mapping[str, str]] = ()
     keep_idempotency_keys_for_ever: bool = False
 
@@ -144,6 +145,8 @@ class Service:
             if self.due_work is not None:
                 sweep = Sweep(self.name, config, sessions, relay, self.due_work)
                 components.append(Component("sweep", run=sweep.run, stop=sweep.stop, deadline=20))
+            if self.background is not None:
+                components += self.background(config, sessions, relay)
         if role in ("api", "all"):
             app = self.build_app(config, sessions, Limits(settings.max_in_flight, settings.rate_per_second))
             components.append(process.serve_http(app, settings.http_host, settings.http_port))

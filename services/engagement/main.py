@@ -4,6 +4,7 @@ from libs.common.service import Service
 from services.engagement import consumer
 from services.engagement.api import router
 from services.engagement.jobs.rebuilding import FACTS
+from services.engagement.jobs.sender import background
 
 SERVICE = Service(
     name="engagement",
@@ -14,6 +15,7 @@ SERVICE = Service(
     make_handler=consumer.make_handler,
     keep_data=consumer.keep_data,
     facts=FACTS,
+    background=background,
     tags=[
         {"name": "messages", "description": "The in-app inbox and what went by other channels; what people allow."},
         {"name": "decisions", "description": "Sent, held or skipped, and why; never revised."},

@@ -266,3 +266,52 @@ def test_settings_of_a_service_can_be_given_in_code() -> None:
 
     settings = Ingest(config=Path("x.toml"), kafka="k:1", http_port=0)
     assert (settings.kafka, settings.http_port) == ("k:1", 0)
+
+
+CHANNEL = """
+[[channels]]
+id = "sms-gateway"
+account = "demo"
+kind = "sms"
+url = "https://gateway.example:8443/send?way=1"
+secret_files = ["secrets/channel"]
+idempotent = false
+"""
+
+
+def test_channels_belong_to_their_account(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "channel").write_text("whsec_" + "c2VjcmV0" * 4 + "\n")
+    config = load(write(tmp_path, GOOD + CHANNEL))
+    assert config.account("plain-1").channels == {}
+    (channel,) = config.account("demo").channels.values()
+    assert (channel.id, channel.account, channel.kind, channel.idempotent) == ("sms-gateway", "demo", "sms", False)
+    assert channel.secrets == ("whsec_" + "c2VjcmV0" * 4,)
+    assert "c2VjcmV0" not in repr(channel)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ('"sms"', '"pigeon"', "channels sms-gateway kind: Input should be"),
+        ('"https:', '"http:', "channels sms-gateway: url must begin with https://"),
+        ('"https://gateway', '"ftp://gateway', "channels sms-gateway url: String should match"),
+        ('"https://gateway', '"https://user@gateway', "channels sms-gateway url: String should match"),
+        ('id = "sms-gateway"', 'id = "in-app"\nidle = 1', "channels in-app idle: is not a known setting"),
+        ('"demo"', '"nobody"', "channels sms-gateway: account 'nobody' is not declared"),
+        ('"secrets/channel"', '"secrets/none"', "channels sms-gateway: secret file secrets/none cannot be read"),
+        ('"secrets/channel"', '"secrets/new"', "channels sms-gateway: secret "),
+    ],
+)
+def test_channels_that_are_refused(tmp_path: Path, before: str, after: str, reason: str) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "channel").write_text("whsec_" + "c2VjcmV0" * 4)
+    (found,) = refusal(tmp_path, GOOD + CHANNEL.replace(before, after))
+    assert found.startswith(reason)
+
+
+def test_a_private_channel_may_be_plain_http(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "channel").write_text("c2VjcmV0" * 4)
+    text = CHANNEL.replace("https:", "http:") + "allow_private = true\n"
+    assert load(write(tmp_path, GOOD + text)).account("demo").channels["sms-gateway"].allow_private

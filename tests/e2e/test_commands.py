@@ -117,7 +117,7 @@ class TestTrigger:
     async def test_a_second_follow_is_not_welcomed_and_says_why(self, connection: Connection) -> None:
         await trace(connection, "follow", "douyin:twice")
         printed = await trace(connection, "follow", "douyin:twice")
-        assert hops(printed)["engagement"].startswith("welcome skipped: already_welcomed (earlier_message_id msg_")
+        assert hops(printed)["engagement"].startswith("welcome skipped: already_messaged (earlier_message_id msg_")
 
     @pytest.mark.parametrize("name", [*DOUYIN, *OWN])
     async def test_whatever_is_listed_arrives(self, connection: Connection, name: str) -> None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from libs.common.db import Sessions
 from services.engagement.main import SERVICE
-from tests.engagement.support import TOML, make_log
+from tests.engagement.support import CHANNEL_SECRET, TOML, make_log
 from tests.support.folding import Log, empty
 from tests.support.postgres import TestServer
 from tests.support.web import client, config_file
@@ -34,6 +34,7 @@ def log(sessions: Sessions) -> Log:
 
 @pytest.fixture
 def app(sessions: Sessions, tmp_path: Path) -> FastAPI:
+    (tmp_path / "channel-secret").write_text(CHANNEL_SECRET)
     return SERVICE.build_app(config_file(tmp_path, TOML, "engagement"), sessions)
 
 

@@ -1,6 +1,7 @@
 """Follows and unfollows, the keys of callers, and what engagement has told."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -8,11 +9,13 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy import text
 
-from libs.common.config import Account, hash_key, make_key
+from libs.common.config import Account, Channel, hash_key, make_key
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import add_subjects, user_id_of
 from services.engagement.consumer import keep_data, make_handler
+from services.engagement.usecases.sending import claim_held
+from services.engagement.usecases.waiting import ask_again
 from tests.support.folding import NOW, Log
 from tests.support.web import TOML as REWARDS_TOML
 
@@ -23,7 +26,21 @@ id = "unscoped"
 account = "demo"
 sha256 = "{hash_key(UNSCOPED_KEY)}"
 scopes = ["rewards:read"]
+
+[[channels]]
+id = "texts"
+account = "demo"
+kind = "sms"
+url = "https://texts.example/send"
+secret_files = ["channel-secret"]
+
+[[channels]]
+id = "gateway"
+account = "demo"
+url = "https://gateway.example/send"
+secret_files = ["channel-secret"]
 """
+CHANNEL_SECRET = "whsec_" + "c2VjcmV0" * 4
 HOUR = timedelta(hours=1)
 WELCOME_AGE = 24 * HOUR
 
@@ -100,6 +117,44 @@ def account_of(name: str) -> Account:
     return Account(name, ZoneInfo("Asia/Shanghai"), "CNY", name, "user")
 
 
+TEXTS = Channel("texts", "demo", "sms", "https://texts.example/send", (CHANNEL_SECRET,))
+GATEWAY = Channel("gateway", "demo", "webhook", "https://gateway.example/send", (CHANNEL_SECRET,))
+
+
+def with_channels(*channels: Channel) -> Callable[[str], Account]:
+    """Accounts of which demo has `channels`."""
+
+    def look_up(name: str) -> Account:
+        return replace(account_of(name), channels={one.id: one for one in channels if one.account == name})
+
+    return look_up
+
+
+def definition(**changes: Any) -> dict[str, Any]:
+    """A body for PUT /v1/journeys: a message to whoever becomes dormant."""
+    return {
+        "status": "live",
+        "trigger": "segment.entered",
+        "segment": "lifecycle.dormant",
+        "max_age_seconds": 48 * 3600,
+        "purpose": "marketing",
+        "channel": "in_app",
+        "step": "come_back",
+        "entry": "again",
+        "texts": {"zh": {"title": "回来", "body": "看看"}, "en": {"title": "Come back", "body": "Have a look"}},
+    } | changes
+
+
+async def wake(sessions: Sessions, now: datetime, accounts: Callable[[str], Account] = account_of) -> int:
+    """Ask again about every message whose time has come, as the worker does; returns how many."""
+    async with sessions() as session, session.begin():
+        claimed = await claim_held(session, now, 100)
+    if claimed:
+        async with sessions() as session, session.begin():
+            await ask_again(session, claimed, now, accounts)
+    return len(claimed)
+
+
 def make_log(sessions: Sessions, accounts: Callable[[str], Account] = account_of) -> Log:
     """A log whose events are applied as engagement's consumer does it."""
     return Log("engagement", sessions, make_handler(accounts), keep_data)
@@ -125,3 +180,24 @@ async def notices(sessions: Sessions) -> list[dict[str, Any]]:
     async with sessions() as session:
         values = (await session.execute(text("select value from outbox order by id"))).scalars()
         return [orjson.loads(value) for value in values]
+
+
+def linked(revision: int, *groups: tuple[str, ...], account: str = "demo") -> list[AnyEvent]:
+    """What profile tells when the groups change."""
+    made = []
+    for subjects in groups:
+        user_id = min(user_id_of(account, subject) for subject in subjects)
+        data = {"entity": user_id, "revision": revision, "since": NOW, "user_id": user_id, "subjects": sorted(subjects)}
+        made.append(
+            new_event(
+                "profile.linked",
+                account=account,
+                source="/profile",
+                id=f"{user_id}/{revision}",
+                subject=min(subjects),
+                time=NOW,
+                received=NOW,
+                data=data,
+            )
+        )
+    return made

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from libs.common.identity import resolve
-from libs.common.web import Cursor, Limit, Page, decode_cursor, invalid, make_page, problems
+from libs.common.web import Cursor, Limit, Page, conflict, decode_cursor, invalid, make_page, problems
 from libs.common.web.database import ReadSessionDep, SessionDep
 from services.engagement.api.common import CallerDep, WriterDep
 from services.engagement.domain import journeys, templates
@@ -68,7 +68,7 @@ async def list_journey_versions(
     return make_page(found, limit, _shown, lambda journey: (journey.version,))
 
 
-@router.put("/v1/journeys/{key}", summary="Store a new version of a journey", responses={**problems(412), **ETAG})
+@router.put("/v1/journeys/{key}", summary="Store a new version of a journey", responses={**problems(409, 412), **ETAG})
 async def put_journey(
     key: KeyPath,
     body: schemas.Definition,
@@ -83,7 +83,8 @@ async def put_journey(
     """In effect from the next event on, unless it is a draft; messages that wait end on the version that they began
     with. A body that says what the newest version says changes nothing."""
     if kind_of(caller.account, body.channel) is None:
-        raise invalid("is neither in_app nor a channel declared for this account", pointer="/channel")
+        detail = f"{body.channel} is neither in_app nor a channel declared for this account."
+        raise conflict(detail, "unknown_channel", [{"pointer": "/channel", "detail": "is not declared"}])
     wanted = body.journey(key, 0, datetime.now(UTC), caller.key_id)
     stored = await usecases.put_journey(
         session, caller.account.name, wanted, if_match, must_be_new=if_none_match is not None

@@ -28,6 +28,14 @@ DEFINITION_EXAMPLE: dict[str, Any] = {
     "quiet_hours": "wait",
     "texts": TEXTS_EXAMPLE,
 }
+ONE_TRIGGER: list[Any] = [
+    {"properties": {"trigger": {"const": "follow"}, "segment": {"type": "null"}}},
+    {
+        "properties": {"trigger": {"const": "segment.entered"}, "segment": {"type": "string"}},
+        "required": ["segment"],
+    },
+]
+"""A segment belongs to the trigger segment.entered and to no other."""
 JOURNEY_EXAMPLE: dict[str, Any] = {
     "key": "reactivation",
     "version": 2,
@@ -65,7 +73,7 @@ class CheckedText(Text):
 class Definition(BaseModel):
     """A new version of a journey."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": DEFINITION_EXAMPLE})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": DEFINITION_EXAMPLE, "anyOf": ONE_TRIGGER})
 
     status: Status = Field(
         description="`draft`: kept, and the version before it stays in effect; `live`; `paused`: whatever would start"
