@@ -53,8 +53,8 @@ async def _engagement(connection: Connection, cause: Cause) -> str:
     decision = next((item for item in decisions if (item["event"]["source"], item["event"]["id"]) == cause[1:3]), None)
     if decision is None:
         return "no decision about this follow"
-    if decision["outcome"] == "skipped":
-        return f"{decision['journey']} skipped: {why_skipped(decision)}"
+    if decision["outcome"] != "sent":
+        return f"{decision['journey']} {decision['outcome']}: {why_skipped(decision)}"
     messages = (await connection.of_user("engagement", cause.subject, "/messages", limit=PAGE))["items"]
     title = next((item["title"] for item in messages if item["message_id"] == decision["message_id"]), "?")
     return f"{decision['journey']} sent, {decision['channel']}: “{title}”"
@@ -80,8 +80,10 @@ def days(count: int) -> str:
 
 
 def why_skipped(decision: Mapping[str, Any]) -> str:
-    """The reason and the values it rests on, those that are known."""
-    values = ", ".join(f"{name} {value}" for name, value in decision["values"].items() if value is not None)
+    """The reason and the values it rests on, those that are known: of the gate that decided, if one did."""
+    gate = next((gate for gate in decision["gates"] if gate["verdict"] != "pass"), None)
+    found = gate["values"] if gate else decision["values"]
+    values = ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
     return f"{decision['reason']} ({values})" if values else str(decision["reason"])
 
 

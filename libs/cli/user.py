@@ -58,7 +58,7 @@ async def _engagement(connection: Connection, ref: str) -> Rows:
     ]
     decided = [
         f"{connection.local(item['decided_at'])}  {item['journey']} v{item['journey_version']} "
-        + ("sent" if item["outcome"] == "sent" else f"skipped: {why_skipped(item)}")
+        + ("sent" if item["outcome"] == "sent" else f"{item['outcome']}: {why_skipped(item)}")
         for item in decisions
     ]
     return [*_labelled("messages", received), *_labelled("decisions", decided)]

@@ -53,6 +53,8 @@ SPOIL = {
     "engagement": (
         "delete from follower where subject = 'douyin:u1'",
         "update follower set following = not following, follow_time = follow_time - interval '1 day'",
+        "update consent set granted = not granted, time = time - interval '1 day'",
+        "delete from consent where channel = 'sms'",
     ),
     "rewards": (
         "delete from sign_in_day where subject = 'douyin:u1'",
@@ -65,13 +67,13 @@ SPOIL = {
 FACTS = {
     "profile": ("activity_day", "fan", "alias"),
     "segmentation": ("active_day", "following_change", "first_interaction", "order_state", "alias"),
-    "engagement": ("follower", "alias"),
+    "engagement": ("follower", "consent", "alias"),
     "rewards": ("sign_in_day", "alias"),
 }
 OTHERS = {
     "profile": (),
     "segmentation": ("refund_state", "lifecycle_state", "ladder_state", "membership_change"),
-    "engagement": ("message", "decision"),
+    "engagement": ("message", "decision", "segment_notice", "journey"),
     "rewards": ("holder", "ledger_entry", "balance"),
 }
 COMMON = ("event", "outbox", "dead_letter", "consumer_offset")

@@ -29,7 +29,7 @@ FULL, POWERLESS, STRANGER = (make_key(name, "secret") for name in ("full", "powe
 SIGNED = {"receive_webhook", "shake_hands"}
 """Operations that a platform's signature opens, not a key; tests/ingest shows that each refuses a wrong one."""
 
-SAME_FOR_ALL = {"list_event_types", "list_journeys", "list_earn_rules", "get_consumer"}
+SAME_FOR_ALL = {"list_event_types", "list_journeys", "get_journey", "list_journey_versions", "list_earn_rules", "get_consumer"}
 """Operations whose answer holds no account's data."""
 
 POISON = {"account": "demo", "source": "/t", "id": "poison", "type": "nonsense", "subject": SUBJECT}
