@@ -88,6 +88,14 @@ class Connection:
             raise refusal(service, response)
         return response.json()
 
+    async def post(self, service: str, path: str, body: Any, *, idempotency_key: str) -> Any:
+        """The JSON answer of a write, the same however often it is sent; raises ServiceDownError or RefusedError."""
+        headers = self.authorization | {"Idempotency-Key": idempotency_key}
+        response = await self.send(service, "POST", self.url(service, path), json=body, headers=headers)
+        if not response.is_success:
+            raise refusal(service, response)
+        return response.json()
+
     async def of_user(self, service: str, ref: str, what: str = "", **parameters: Any) -> Any:
         """The JSON answer about one user: `what` is the path after `/v1/users/{ref}`."""
         return await self.get(service, f"/v1/users/{quote(ref, safe='')}{what}", **parameters)

@@ -63,7 +63,9 @@ async def _engagement(connection: Connection, cause: Cause) -> str:
 async def _rewards(connection: Connection, cause: Cause) -> str:
     balance = (await connection.of_user("rewards", cause.subject, "/points"))["balance"]
     entries = (await connection.of_user("rewards", cause.subject, "/ledger", limit=PAGE))["items"]
-    earned = [item for item in entries if (item["event"]["source"], item["event"]["id"]) == cause[1:3]]
+    earned = [
+        item for item in entries if item["event"] and (item["event"]["source"], item["event"]["id"]) == cause[1:3]
+    ]
     if not earned:
         return f"no points; balance {balance}"
     awards = ", ".join(f"{item['points']:+} by rule {item['rule']} v{item['rule_version']}" for item in earned)

@@ -68,15 +68,23 @@ async def _rewards(connection: Connection, ref: str) -> Rows:
     points = await connection.of_user("rewards", ref, "/points")
     streak = await connection.of_user("rewards", ref, "/streak")
     ledger = (await connection.of_user("rewards", ref, "/ledger", limit=LINES))["items"]
+    level = await connection.of_user("rewards", ref, "/level")
     entries = [
-        f"{connection.local(item['created_at'])}  {item['points']:+} by rule {item['rule']} v{item['rule_version']}"
-        f" for {item['event']['type']} of {connection.local(item['event']['time'])}"
+        f"{connection.local(item['created_at'])}  {item['points']:+} by "
+        + (
+            f"rule {item['rule']} v{item['rule_version']} for {item['event']['type']}"
+            f" of {connection.local(item['event']['time'])}"
+            if item["event"]
+            else f"{item['rule']}: {item['reason']}"
+        )
         for item in ledger
     ]
     parts = f" ({counted(points['by_rule'])})" if points["by_rule"] else ""
+    missing = f"; {level['next']['missing']:,} to {level['next']['name']}" if level["next"] else ""
     streak_text = f"{days(streak['current'])} in a row, {streak['longest']} at most; the next earns"
     return [
         ("points", f"{points['balance']:,}{parts}"),
+        ("level", f"{level['name']}, growth {level['growth']:,}{missing}"),
         ("sign-ins", f"{streak_text} {streak['next_day_points']}"),
         *_labelled("ledger", entries),
     ]

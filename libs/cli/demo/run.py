@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from libs.cli.connection import Connection, connect, refusal
+from libs.cli.connection import Connection, RefusedError, connect, refusal
 from libs.cli.demo import cdnow
 from libs.cli.demo.cast import SOURCE, Cast, Post
 from libs.cli.demo.show import show
@@ -72,18 +72,23 @@ async def demo(data: Path | None, fans: int, seed: int, *, orders: bool = True) 
             f" {len(posts) - signed} events with the API key",
             highlight=False,
         )
+        customers: list[str] = []
         if orders:
             bought = cdnow.read(cdnow.fetch(lambda text: console.print(text, highlight=False)))
             history = cdnow.events(bought, today, account.zone, account.currency, SOURCE)
             posts = [Post(event=event) for event in history] + posts
+            customers = [f"{cdnow.ID_SPACE}:{number}" for number in sorted({order.customer for order in bought})]
             console.print(
-                f"{len(bought):,} real orders of {len({order.customer for order in bought}):,} customers (CDNOW),"
-                " moved so that the last is of yesterday",
+                f"{len(bought):,} real orders of {len(customers):,} customers (CDNOW), moved so that the last is of"
+                " yesterday",
                 highlight=False,
             )
         began = time.monotonic()
         with Bar(console, len(posts)) as bar:
             await _send(connection, source.id, source.secrets[0], posts, bar)
+        if customers:  # other customers each day, as the fans are others
+            first = today.toordinal() * fans % len(customers)
+            await _log_in_to_the_shop(connection, console, cast.subjects, customers[first:] + customers[:first])
         sent = time.monotonic()
         await LagReader(connection.run).wait(APPLIED_SECONDS)
         done = time.monotonic()
@@ -91,7 +96,20 @@ async def demo(data: Path | None, fans: int, seed: int, *, orders: bool = True) 
             f"acknowledged in {sent - began:.1f} s; applied by all services {done - sent:.1f} s later\n",
             highlight=False,
         )
-        await show(connection, console, cast.subjects, f" --data {data}" if data else "")
+        await show(connection, console, cast.subjects, customers, f" --data {data}" if data else "")
+
+
+async def _log_in_to_the_shop(
+    connection: Connection, console: Console, fans: Sequence[str], customers: Sequence[str]
+) -> None:
+    """Every tenth fan is a customer too: an app says so when he logs in with both."""
+    for fan, customer in zip(fans[::10], customers, strict=False):
+        link = {"subjects": [fan, customer], "evidence": "login", "reason": "logged in to the shop"}
+        try:
+            await connection.post("profile", "/v1/links", link, idempotency_key=f"demo-{fan}-{customer}")
+        except RefusedError as error:  # the customer is another day's fan, or the key may not link
+            console.print(f"  {fan} is not linked to {customer}: {error}", highlight=False)
+            return
 
 
 async def _send(connection: Connection, source: str, secret: str, posts: Iterable[Post], bar: Bar) -> None:
