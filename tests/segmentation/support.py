@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
-from libs.common.identity import add_subjects
+from libs.common.identity import add_subjects, user_id_of
 from tests.support.folding import NOW
 
 DATA: dict[str, dict[str, Any]] = {
@@ -46,6 +46,51 @@ def event(
     )
     made.backfill = backfill
     return made
+
+
+def deed(
+    id: str,  # noqa: A002
+    ago: float,
+    type: str,  # noqa: A002
+    subject: str | None = "douyin:u1",
+    backfill: bool = False,
+    **data: Any,
+) -> AnyEvent:
+    """Any event of account demo, from `ago` days before NOW; `data` is its content."""
+    made = new_event(
+        type,
+        account="demo",
+        source="/t",
+        id=id,
+        subject=subject,
+        platform="shop",
+        time=NOW - timedelta(days=ago),
+        received=NOW,
+        data=data,
+    )
+    made.backfill = backfill
+    return made
+
+
+def linked(revision: int, *subjects: str) -> AnyEvent:
+    """The group of `subjects` as profile tells it."""
+    user_id = user_id_of("demo", subjects[0])
+    return new_event(
+        "profile.linked",
+        account="demo",
+        source="/profile",
+        id=f"{user_id}/{revision}",
+        subject=subjects[0],
+        time=NOW,
+        received=NOW,
+        data={
+            "entity": user_id,
+            "revision": revision,
+            "since": NOW,
+            "user_id": user_id,
+            "subjects": sorted(subjects),
+        },
+    )
 
 
 async def link(sessions: Sessions, account: str, user_id: str, *subjects: str) -> None:

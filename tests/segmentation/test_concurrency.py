@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import date
+from typing import Any
 
 from sqlalchemy import text
 
@@ -9,10 +10,12 @@ from libs.common.db import Sessions
 from libs.common.identity import user_id_of
 from libs.common.inbox import insert_new
 from services.segmentation.consumer import keep_data, make_handler
+from services.segmentation.domain.ladder import stand
 from services.segmentation.domain.lifecycle import lifecycle, sum_up
+from services.segmentation.store.ladder import read_facts
 from services.segmentation.usecases.record import record
 from tests.segmentation.conftest import account_of
-from tests.segmentation.support import event, link, notices, told
+from tests.segmentation.support import deed, event, link, linked, notices, told
 from tests.support.folding import NOW, Log, rows
 
 ROUNDS = 300
@@ -82,3 +85,38 @@ async def test_many_rounds(sessions: Sessions) -> None:
         moves = await notices(sessions, user)
         assert [notice["data"]["revision"] for notice in moves] == list(range(1, len(moves) + 1))
         assert len(moves) > 3
+
+
+async def test_four_topics_at_once(sessions: Sessions) -> None:
+    """Follows, interactions, orders and links of the same few users: no deadlock, and everybody where he belongs."""
+    logs = [Log("segmentation", sessions, make_handler(account_of), keep_data) for _ in range(4)]
+    money: dict[str, Any] = {"order_id": "o", "amount_minor": 5, "currency": "CNY"}
+    for number in range(60):
+        pair = (f"douyin:a{number % 5}", f"wechat:a{number % 5}")
+        order = [
+            deed(f"p{number}-{n}", 1, "order.paid", s, **{**money, "order_id": f"{number}-{n}"})
+            for n, s in enumerate(pair)
+        ]
+        back = [
+            deed(f"r{number}-{n}", 1, "order.refunded", s, refund_id="r", **{**money, "order_id": f"{number}-{n}"})
+            for n, s in enumerate(pair)
+        ]
+        batches = [
+            [deed(f"f{number}-{s}", 2, "follow" if number % 3 else "unfollow", s) for s in pair],
+            [event(f"l{number}-{s}", number % 40, subject=s) for s in reversed(pair)],
+            [*order, *(back if number % 2 else [])],
+            [linked(3 * number + 1, *pair)]
+            if number % 4
+            else [linked(3 * number + n + 1, s) for n, s in enumerate(pair)],
+        ]
+        await asyncio.gather(*(log.apply(batch) for log, batch in zip(logs, batches, strict=True)))
+    assert await rows(sessions, "dead_letter", "reason") == []
+    users = {("demo", user) for (user,) in await rows(sessions, "alias", "user_id")}
+    async with sessions() as session:
+        facts = await read_facts(session, users, lambda name: account_of(name).zone)
+    rungs = {user: state for user, state in await rows(sessions, "ladder_state", "user_id, state") if state != "none"}
+    assert rungs == {user: stand(found).rung for (_, user), found in facts.items()}
+    for user in {user for (user,) in await rows(sessions, "alias", "own_id")}:
+        for layering in ("lifecycle", "ladder"):
+            revisions = [notice["data"]["revision"] for notice in await notices(sessions, user, layering)]
+            assert revisions == list(range(1, len(revisions) + 1))

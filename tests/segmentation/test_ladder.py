@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libs.common.db import Sessions
-from libs.common.events import ACTIVE_TYPES, AnyEvent, new_event
+from libs.common.events import ACTIVE_TYPES, AnyEvent
 from libs.common.identity import user_id_of
 from libs.common.rebuild import rebuild
 from services.segmentation.consumer import keep_data, make_handler
@@ -18,7 +18,7 @@ from services.segmentation.domain.lifecycle import lifecycle
 from services.segmentation.jobs import FACTS
 from services.segmentation.store.ladder import count_rungs, page_rung, read_facts
 from tests.segmentation.conftest import account_of
-from tests.segmentation.support import event, notices, told
+from tests.segmentation.support import deed, event, linked, notices, told
 from tests.support.folding import NOW, Log, arrivals, empty, rows
 
 PAIR = ("douyin:u1", "wechat:u1")
@@ -29,29 +29,6 @@ ZONE = account_of("demo").zone
 INTERACTIONS = {"like", "comment", "share", "message", "sign_in", "live.gift", "live.fanclub", "survey.answered"}
 
 
-def deed(
-    id: str,  # noqa: A002
-    ago: float,
-    type: str,  # noqa: A002
-    subject: str | None = PAIR[0],
-    backfill: bool = False,
-    **data: Any,
-) -> AnyEvent:
-    made = new_event(
-        type,
-        account="demo",
-        source="/t",
-        id=id,
-        subject=subject,
-        platform="shop",
-        time=NOW - timedelta(days=ago),
-        received=NOW,
-        data=data,
-    )
-    made.backfill = backfill
-    return made
-
-
 def paid(id: str, ago: float, amount: int = 10, **more: Any) -> AnyEvent:  # noqa: A002
     more = {"order_id": "o1", "currency": "CNY", **more}
     return deed(id, ago, "order.paid", amount_minor=amount, **more)
@@ -60,27 +37,6 @@ def paid(id: str, ago: float, amount: int = 10, **more: Any) -> AnyEvent:  # noq
 def refunded(id: str, ago: float, amount: int = 10, **more: Any) -> AnyEvent:  # noqa: A002
     more = {"order_id": "o1", "currency": "CNY", **more}
     return deed(id, ago, "order.refunded", amount_minor=amount, refund_id=f"r{id}", **more)
-
-
-def linked(revision: int, *subjects: str) -> AnyEvent:
-    """The group of `subjects` as profile tells it."""
-    user_id = user_id_of("demo", subjects[0])
-    return new_event(
-        "profile.linked",
-        account="demo",
-        source="/profile",
-        id=f"{user_id}/{revision}",
-        subject=subjects[0],
-        time=NOW,
-        received=NOW,
-        data={
-            "entity": user_id,
-            "revision": revision,
-            "since": NOW,
-            "user_id": user_id,
-            "subjects": sorted(subjects),
-        },
-    )
 
 
 # --- the pure rule

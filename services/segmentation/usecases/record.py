@@ -125,11 +125,16 @@ async def _add_orders(
             by_order[event.account, event.data.order_id or ""].append(event)
             by_refund[event.account, getattr(event.data, "refund_id", "")].append(event)
     for change in folded.orders:
+        states = [order for order in (change.before, change.after) if order]
+        # An event that names no order, or another one, may bring or take a refund.
         caused_by = by_order[change.after.account, change.after.order_id] or [
-            event for refund in change.after.refunds for event in by_refund[refund.account, refund.refund_id]
+            event
+            for order in states
+            for refund in order.refunds
+            for event in by_refund[refund.account, refund.refund_id]
         ]
-        for order in (change.before, change.after):
-            if order and order.buyer:
+        for order in states:
+            if order.buyer:
                 climbers[order.account, order.buyer].extend(caused_by)
     for pair in folded.refunds:
         for refund in filter(None, pair):

@@ -5,6 +5,8 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from prometheus_client import Histogram
+
 from libs.common import identity
 from libs.common.config import Account
 from libs.common.days import DAY, local_day
@@ -12,6 +14,11 @@ from libs.common.db import AsyncSession
 from services.segmentation.domain.rfm import NAMES, CutKind, Cuts
 from services.segmentation.domain.segments import midnight
 from services.segmentation.store import rfm as store
+from services.segmentation.usecases import SERVICE
+
+SECONDS = Histogram(
+    "superfan_rfm_run_seconds", "One run of RFM", ["service"], buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,11 @@ class Question:
 async def run(session: AsyncSession, account: Account, question: Question, now: datetime) -> store.Run:
     """Score everybody who has paid an order in the window, and keep it with its boundaries and with what changed since
     the run before."""
+    with SECONDS.labels(SERVICE).time():
+        return await _run(session, account, question, now)
+
+
+async def _run(session: AsyncSession, account: Account, question: Question, now: datetime) -> store.Run:
     await identity.lock_groups(session, [account.name])
     version = await store.begin_run(session, account.name)
     today = local_day(question.as_of, account.zone)
