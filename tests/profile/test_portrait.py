@@ -72,6 +72,9 @@ async def test_windows_hours_and_watching(api: httpx.AsyncClient, log: Log) -> N
     assert both["windows"][0]["counts"]["view"] == 5
     assert both["hours"][0][20] == 4
     assert (await api.get("/v1/users/douyin:nobody/behaviour")).status_code == 404
+    for end in ("0001-01-02T00:00:00Z", "9999-12-30T00:00:00Z"):
+        for part in ("behaviour", "value"):
+            assert (await api.get(f"/v1/users/{U2}/{part}", params={"as_of": end})).status_code == 200
 
 
 async def test_a_fan_without_deeds(api: httpx.AsyncClient) -> None:

@@ -75,9 +75,7 @@ async def get_links(ref: Ref, caller: ReaderDep, session: ReadSessionDep) -> sch
     user = await resolve(session, caller.account.name, ref)
     known = await store.read_identifiers(session, user.account, user.subjects)
     decisions = await store.read_decisions(session, user.account, user.subjects, MOST_DECISIONS)
-    linked = {}
-    for row in reversed(decisions):
-        linked[row.subject, row.kind, row.space, row.value] = row.outcome == "linked"
+    linked = await store.read_linked(session, user.account, user.subjects)
     held = held_of(known)
     return schemas.Links(
         user_id=user.user_id,
@@ -92,9 +90,7 @@ async def get_links(ref: Ref, caller: ReaderDep, session: ReadSessionDep) -> sch
                 first_time=one.first_time,
                 last_time=one.last_time,
                 trust=one.trust,
-                held=linked.get((one.subject, one.kind, one.space, one.value), False)
-                if KINDS[one.kind].links
-                else held[one],
+                held=(one.subject, one.kind, one.space, one.value) in linked if KINDS[one.kind].links else held[one],
             )
             for one in known
         ],

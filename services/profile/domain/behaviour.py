@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from libs.common.days import DAY
 from libs.common.events import ACTIVE_TYPES
 from services.profile.domain.activity import Watched
 
@@ -32,7 +31,7 @@ def windows(
     counts: Iterable[tuple[date, str, int]], watched: Iterable[tuple[date, Watched]], today: date
 ) -> list[Window]:
     """The portrait of each window; `counts` are (local day, event type, number), nothing later than `today`."""
-    found = [Window(days, None if days is None else today - (days - 1) * DAY) for days in WINDOWS]
+    found = [Window(days, None if days is None else _days_before(today, days - 1)) for days in WINDOWS]
     for day, event_type, number in counts:
         for window in found:
             if window.holds(day):
@@ -49,6 +48,11 @@ def windows(
                 total.within_ms += sums.within_ms
                 total.duration_ms += sums.duration_ms
     return found
+
+
+def _days_before(day: date, days: int) -> date:
+    """The calendar begins with day 1."""
+    return date.fromordinal(max(1, day.toordinal() - days))
 
 
 def histogram(hours: Iterable[tuple[int, int, int]]) -> list[list[int]]:

@@ -50,7 +50,7 @@ LINKS_EXAMPLE: dict[str, Any] = {
     "taken_apart": [],
 }
 
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
+Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class NewLink(BaseModel):

@@ -229,6 +229,19 @@ async def read_identifiers(session: AsyncSession, account: str, subjects: Sequen
     return [Known(*row) for row in rows]
 
 
+async def read_linked(session: AsyncSession, account: str, subjects: Sequence[str]) -> set[tuple[str, str, str, str]]:
+    """(subject, kind, space, value) of the identifiers that link `subjects`."""
+    rows = await session.execute(
+        text(
+            "select distinct on (subject, kind, space, value) subject, kind, space, value, outcome from link_decision"
+            " where account = :account and subject = any(cast(:subjects as text[])) and kind is not null"
+            " order by subject, kind, space, value, id desc"
+        ),
+        {"account": account, "subjects": subjects},
+    )
+    return {(row.subject, row.kind, row.space, row.value) for row in rows if row.outcome == "linked"}
+
+
 async def read_decisions(session: AsyncSession, account: str, subjects: Sequence[str], limit: int) -> list[Any]:
     """The newest decisions about `subjects`, newest first."""
     rows = await session.execute(
