@@ -30,7 +30,10 @@ DATA: dict[str, dict[str, Any]] = {
     "consent.granted": {"purpose": "marketing", "channel": "sms"},
     "comment": {"comment_id": "c"},
 }
-KINDS = ("follow", "unfollow", "view", "like", "comment", "order.paid", "consent.granted", *["sign_in"] * 4)
+KINDS = (
+    *("follow", "unfollow", "view", "like", "comment", "order.paid", "consent.granted", "profile.traits"),
+    *["sign_in"] * 4,
+)
 SPOIL = {
     "profile": (
         "delete from activity_day where count = 1",
@@ -39,6 +42,14 @@ SPOIL = {
         "update fan set last_seen = first_seen, following = not following, first_follow = null",
         "delete from fan where subject = 'douyin:u1'",
         "delete from alias where subject = 'douyin:u2'",
+        "update alias set user_id = own_id, revision = 0 where subject = 'douyin:u1'",
+        "delete from alias where subject = 'wechat.x:Ü'",
+        "update activity_hour set count = count + hour + 1",
+        "update watch_day set watch_ms = watch_ms + 1, completed = 0",
+        "delete from sign_in_day where subject = 'douyin:u3'",
+        "update trait set value = '7', verified = not verified",
+        "delete from identifier where subject = 'douyin:u1'",
+        "update order_state set amount_minor = 1, buyer = null",
     ),
     "segmentation": (
         "delete from active_day where subject = 'douyin:u1'",
@@ -65,13 +76,16 @@ SPOIL = {
     ),
 }
 FACTS = {
-    "profile": ("activity_day", "fan", "alias"),
+    "profile": (
+        *("activity_day", "activity_hour", "watch_day", "sign_in_day", "fan", "trait", "identifier", "order_state"),
+        "alias",
+    ),
     "segmentation": ("active_day", "following_change", "first_interaction", "order_state", "alias"),
     "engagement": ("follower", "consent", "alias"),
     "rewards": ("sign_in_day", "alias"),
 }
 OTHERS = {
-    "profile": (),
+    "profile": ("refund_state", "notice_state", "link_decision", "separation"),
     "segmentation": ("refund_state", "lifecycle_state", "ladder_state", "membership_change"),
     "engagement": ("message", "decision", "segment_notice", "journey"),
     "rewards": ("holder", "ledger_entry", "balance"),
@@ -86,6 +100,11 @@ def random_events(seed: int, count: int) -> list[AnyEvent]:
     for number in range(count):
         kind = rng.choice(KINDS)
         data = DATA.get(kind, {})
+        subject = rng.choice(["douyin:u1", "douyin:u2", "douyin:u3", "wechat.x:Ü"])
+        if kind == "profile.traits":
+            # Two of the four are one person.
+            login = "7" if subject in ("douyin:u1", "wechat.x:Ü") else subject
+            data = {"traits": {"login_id": login, "city": rng.choice(["x", "y", None])}}
         if kind == "sign_in" and rng.random() < 0.5:
             data = {"utc_offset_minutes": rng.choice([0, 840, -600])}
         event = new_event(
@@ -93,7 +112,7 @@ def random_events(seed: int, count: int) -> list[AnyEvent]:
             account=rng.choice(["demo", "demo", "london"]),
             source=rng.choice(["/a", "/B"]),
             id=f"{seed}-{number}",
-            subject=rng.choice(["douyin:u1", "douyin:u2", "douyin:u3", "wechat.x:Ü"]),
+            subject=subject,
             platform="douyin",
             time=NOW - timedelta(minutes=rng.randint(0, 21 * 24 * 60)),
             received=NOW,

@@ -53,6 +53,8 @@ QUERY_VALUES = {
     "list_flow": {"from": "2026-06-01", "to": "2026-06-30"},
 }
 BODIES: dict[str, Any] = {
+    "create_link": {"subjects": [SUBJECT, "wechat.x:u1"], "evidence": "login", "reason": "one login"},
+    "unlink": {"subjects": ["wechat.x:u1"], "reason": "two persons"},
     "post_events": {"type": "follow", "subject": SUBJECT, "id": "x", "source": "/x"},
     "drop_dead_letter": {"reason": "noise"},
     "drop_dead_letters": {"reason": "noise"},
