@@ -77,7 +77,7 @@ class Poster:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 address = await find_address(self._url.host, self._port, allow_private=self.channel.allow_private)
-        except (ForbiddenAddressError, OSError) as error:  # a time-out is an OSError
+        except (ForbiddenAddressError, OSError, UnicodeError) as error:  # a time-out is an OSError
             return Answer("failed", f"{type(error).__name__}: {error}"[:300])
         try:
             async with asyncio.timeout(WHOLE_SECONDS), self._stream(address, message_id, body, now) as response:

@@ -65,22 +65,22 @@ class Sender:
         self._sessions = sessions
         self._relay = relay
         self._stopping = asyncio.Event()
+        self._declared: set[Channel] = set()
         self._loops: dict[Channel, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Until `stop`. A channel that changes in the configuration gets a new loop."""
+        """Until `stop`. A channel that changes in the configuration gets a new loop; the old one ends its calls."""
         own = [
-            asyncio.create_task(self._repeat("held", POLL_SECONDS, self.ask_held)),
-            asyncio.create_task(self._repeat("stranded", STRANDED_SECONDS, self.end_stranded)),
+            asyncio.create_task(self._repeat("held", POLL_SECONDS, self.ask_held, lambda: True)),
+            asyncio.create_task(self._repeat("stranded", STRANDED_SECONDS, self.end_stranded, lambda: True)),
         ]
         while not self._stopping.is_set():
-            declared = {
+            self._declared = {
                 channel for account in self._config.current.accounts.values() for channel in account.channels.values()
             }
-            for channel in declared - self._loops.keys():
+            self._loops = {channel: loop for channel, loop in self._loops.items() if not loop.done()}
+            for channel in self._declared - self._loops.keys():
                 self._loops[channel] = asyncio.create_task(self._serve(channel))
-            for channel in self._loops.keys() - declared:
-                self._loops.pop(channel).cancel()
             await self._pause(POLL_SECONDS)
         await asyncio.gather(*own, *self._loops.values(), return_exceptions=True)
 
@@ -111,7 +111,9 @@ class Sender:
         poster = Poster(channel)
         breaker = Breaker()
         try:
-            await self._repeat(channel.id, POLL_SECONDS, lambda: self.send_some(poster, breaker))
+            await self._repeat(
+                channel.id, POLL_SECONDS, lambda: self.send_some(poster, breaker), lambda: channel in self._declared
+            )
         finally:
             await poster.close()
 
@@ -125,8 +127,11 @@ class Sender:
         async with self._sessions() as session, session.begin():
             claimed = await sending.claim_for(session, poster.channel, datetime.now(UTC), limit)
         if claimed:
-            await asyncio.gather(*(self._send(poster, breaker, one) for one in claimed))
+            ends = await asyncio.gather(*(self._send(poster, breaker, one) for one in claimed), return_exceptions=True)
             self._relay.wake()
+            for end in ends:
+                if end is not None:
+                    raise end
         return len(claimed) == limit
 
     async def _send(self, poster: Poster, breaker: Breaker, claimed: Claimed) -> None:
@@ -141,8 +146,10 @@ class Sender:
         async with self._sessions() as session, session.begin():
             await sending.finish(session, claimed, poster.channel, answer, datetime.now(UTC), random.random())  # noqa: S311
 
-    async def _repeat(self, name: str, seconds: float, act: Callable[[], Awaitable[bool]]) -> None:
-        while not self._stopping.is_set():
+    async def _repeat(
+        self, name: str, seconds: float, act: Callable[[], Awaitable[bool]], wanted: Callable[[], bool]
+    ) -> None:
+        while wanted() and not self._stopping.is_set():
             more = False
             try:
                 more = await act()

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.engagement.domain.decisions import Outcome, Reason
 from services.engagement.domain.gates import GateName, Verdict
-from services.engagement.schemas.journeys import Key
+from services.engagement.schemas.journeys import NO_NUL, Key
 from services.engagement.schemas.messages import USER_ID
 
 GATES_EXAMPLE: list[dict[str, Any]] = [
@@ -116,7 +116,7 @@ class PreviewRequest(BaseModel):
         extra="forbid", json_schema_extra={"example": {"user": "douyin:u42", "journey": "reactivation"}}
     )
 
-    user: str = Field(min_length=1, max_length=200, description="a user id or any subject")
+    user: str = Field(min_length=1, max_length=200, pattern=NO_NUL, description="a user id or any subject")
     journey: Key
 
 

@@ -12,6 +12,8 @@ from services.engagement.domain.journeys import Action, Entry, Lang, Purpose, St
 
 Key = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$", description="Names the journey.", examples=["welcome"])]
 
+NO_NUL = r"^[^\x00]*$"
+
 TEXTS_EXAMPLE: dict[str, Any] = {
     "zh": {"title": "好久不见", "body": "这几天更新了不少新内容，有空来看看吧。"},
     "en": {"title": "It has been a while", "body": "Come and have a look."},
@@ -52,8 +54,8 @@ class Text(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    title: str = Field(min_length=1, max_length=templates.MOST_CHARACTERS)
-    body: str = Field(min_length=1, max_length=templates.MOST_CHARACTERS)
+    title: str = Field(min_length=1, max_length=templates.MOST_CHARACTERS, pattern=NO_NUL)
+    body: str = Field(min_length=1, max_length=templates.MOST_CHARACTERS, pattern=NO_NUL)
 
 
 class CheckedText(Text):
@@ -165,7 +167,9 @@ class RenderRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"user": "douyin:u42"}})
 
-    user: str | None = Field(default=None, min_length=1, max_length=200, description="a user id or any subject")
+    user: str | None = Field(
+        default=None, min_length=1, max_length=200, pattern=NO_NUL, description="a user id or any subject"
+    )
     version: int | None = Field(default=None, ge=1, le=2**31 - 1)
     texts: dict[Lang, CheckedText] | None = Field(default=None, description="Texts to try instead of the stored ones.")
 

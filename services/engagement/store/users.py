@@ -62,8 +62,8 @@ async def lock_users(session: AsyncSession, subjects: Iterable[Key]) -> None:
 async def read_users(
     session: AsyncSession,
     subjects: Iterable[Key],
-    journeys: Sequence[str],
-    entered_once: Sequence[str],
+    journeys: Iterable[str],
+    entered_once: Iterable[str],
     since: datetime,
 ) -> dict[Key, UserState]:
     """What is known of the users of `subjects`: consents, whether they follow, the last revision of each of `journeys`,

@@ -37,17 +37,18 @@ async def handle_events(session: AsyncSession, events: list[AnyEvent], now: date
     if not triggers:
         return
     journeys_of = await journeys.read_in_effect(session, (event.account for event in triggers))
-    triggers = [event for event in triggers if any(starts(journey, event) for journey in journeys_of[event.account])]
-    if not triggers:
+    pairs = [(event, journey) for event in triggers for journey in journeys_of[event.account] if starts(journey, event)]
+    if not pairs:
         return
-    found = [journey for some in journeys_of.values() for journey in some]
+    triggers = list({event.digest: event for event, _ in pairs}.values())
+    wanted = [journey for _, journey in pairs]
     subjects = [(event.account, event.subject) for event in triggers]
     await users.lock_users(session, subjects)
     states = await users.read_users(
         session,
         subjects,
-        [journey.key for journey in found],
-        [journey.key for journey in found if journey.once],
+        {journey.key for journey in wanted},
+        {journey.key for journey in wanted if journey.once},
         now - DEFAULT_POLICY.memory,
     )
     decisions = decide_starts(

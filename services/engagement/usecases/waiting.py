@@ -33,8 +33,8 @@ async def ask_again(session: AsyncSession, claimed: Sequence[Claimed], now: date
     states = await users.read_users(
         session,
         subjects,
-        [journey.key for journey in versions.values()],
-        [journey.key for journey in versions.values() if journey.once],
+        {journey.key for journey in versions.values()},
+        {journey.key for journey in versions.values() if journey.once},
         now - DEFAULT_POLICY.memory,
     )
     segments = await messages.read_segments(
