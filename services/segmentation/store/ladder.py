@@ -9,7 +9,7 @@ from operator import attrgetter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common import identity, orders
+from libs.common import orders
 from services.segmentation.domain.ladder import RUNGS, Facts, Following, Payment, Rung
 from services.segmentation.domain.segments import midnight
 from services.segmentation.store import SubjectKey, UserKey, columns
@@ -178,16 +178,8 @@ async def read_facts(
     session: AsyncSession, users: Collection[UserKey], zone_of: Callable[[str], tzinfo]
 ) -> dict[UserKey, Facts]:
     """The facts of each user, over all subjects of his. Users without a subject, who are part of another user, are left
-    out. Five statements."""
-    user_of = {
-        (account, subject): (account, user_id)
-        for (account, user_id), subjects in (await identity.read_groups(session, users)).items()
-        for subject in subjects
-    }
-    if not user_of:
-        return {}
-    wanted = columns(("account", "subject"), sorted(user_of))
-    given = " unnest(cast(:account as text[]), cast(:subject as text[])) as n(account, subject)"
+    out. Four statements."""
+    user_of: dict[SubjectKey, UserKey] = {}
     seen: dict[UserKey, datetime] = {}
     interacted: dict[UserKey, datetime] = {}
     followings: dict[UserKey, list[Following]] = defaultdict(list)
@@ -195,24 +187,29 @@ async def read_facts(
 
     for row in await session.execute(
         text(
-            "select n.account, n.subject, i.time, (select min(d.day) from active_day d"
-            f" where d.account = n.account and d.subject = n.subject) as first_day from {given}"
-            " left join first_interaction i on i.account = n.account and i.subject = n.subject"
+            "select a.account, a.user_id, a.subject, i.time, (select min(d.day) from active_day d"
+            " where d.account = a.account and d.subject = a.subject) as first_day"
+            " from alias a join unnest(cast(:account as text[]), cast(:user_id as text[])) as n(account, user_id)"
+            " on n.account = a.account and n.user_id = a.user_id"
+            " left join first_interaction i on i.account = a.account and i.subject = a.subject"
         ),
-        wanted,
+        columns(("account", "user_id"), sorted(users)),
     ):
-        user = user_of[row.account, row.subject]
+        user = user_of[row.account, row.subject] = (row.account, row.user_id)
         if row.first_day is not None:
             begins = midnight(row.first_day, zone_of(row.account))
             seen[user] = min(seen.get(user, begins), begins)
         if row.time is not None:
             interacted[user] = min(interacted.get(user, row.time), row.time)
+    if not user_of:
+        return {}
     for row in await session.execute(
         text(
             "select f.account, f.subject, f.time, f.source, f.id, f.following from following_change f"
-            f" join {given} on n.account = f.account and n.subject = f.subject"
+            " join unnest(cast(:account as text[]), cast(:subject as text[])) as n(account, subject)"
+            " on n.account = f.account and n.subject = f.subject"
         ),
-        wanted,
+        columns(("account", "subject"), sorted(user_of)),
     ):
         followings[user_of[row.account, row.subject]].append((row.time, row.source, row.id, row.subject, row.following))
     for key, bought in (await orders.read_paid(session, user_of)).items():

@@ -20,11 +20,12 @@ async def place(
     now: datetime,
     account_of: Callable[[str], Account],
     reason: str = "event",
-) -> int:
-    """Move users whose facts have changed to the rung where they belong; returns how many moved. What they follow and
-    pay is read after their rows are locked, so whichever transaction comes last sees what all have added."""
+) -> list[Move]:
+    """Place users whose facts have changed on the rung where they belong; returns the moves that are to be told. What
+    they follow and pay is read after their rows are locked, so whichever transaction comes last sees what all have
+    added."""
     if not users:
-        return 0
+        return []
     rows = await lock_rungs(session, users)
     facts = await read_facts(session, users, lambda account: account_of(account).zone)
     updated, moves = [], []
@@ -44,8 +45,7 @@ async def place(
         if change := find_change("ladder", row, after, reason):
             moves.append(Move(change, users[key]))
     await update_rungs(session, updated)
-    await tell(session, moves)
-    return len(moves)
+    return moves
 
 
 async def correct(session: AsyncSession, now: datetime, account_of: Callable[[str], Account]) -> int:
@@ -54,6 +54,8 @@ async def correct(session: AsyncSession, now: datetime, account_of: Callable[[st
     last: UserKey = ("", "")
     while subjects := await page_users(session, last, CORRECTED_AT_ONCE):
         causes = {user: Cause(subject) for user, subject in subjects.items()}
-        moved += await place(session, causes, now, account_of, reason="rule_changed")
+        moves = await place(session, causes, now, account_of, reason="rule_changed")
+        await tell(session, moves)
+        moved += len(moves)
         last = max(subjects)
     return moved

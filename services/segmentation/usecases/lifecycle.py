@@ -23,8 +23,9 @@ async def place(
     causes: Mapping[UserKey, Mapping[date, AnyEvent]],
     now: datetime,
     account_of: Callable[[str], Account],
-) -> set[UserKey]:
-    """Move users with these new active days to where they belong; returns whose first active day is another now.
+) -> tuple[set[UserKey], list[Move]]:
+    """Place users with these new active days where they belong; returns whose first active day is another now, and the
+    moves that are to be told.
 
     Transactions of one user in several topics meet at his locked row. The days are read after the lock, so whichever
     of them comes last sees the days of all.
@@ -41,14 +42,14 @@ async def place(
         if after.first_day != row.first_day:
             begun.add(key)
     await update_states(session, updated)
-    await tell(session, moves)
-    return begun
+    return begun, moves
 
 
 async def place_merged(
     session: AsyncSession, users: Mapping[UserKey, Cause], now: datetime, account_of: Callable[[str], Account]
-) -> None:
-    """Move users whose subjects have changed to where they belong; who is part of another user now, to nowhere."""
+) -> list[Move]:
+    """Place users whose subjects have changed where they belong; who is part of another user now, nowhere. Returns the
+    moves that are to be told."""
     rows = await lock_states(session, users)
     days = await read_days(session, users)
     updated, moves = [], []
@@ -59,7 +60,7 @@ async def place_merged(
         if change := find_change("lifecycle", row, after, "merged"):
             moves.append(Move(change, users[key]))
     await update_states(session, updated)
-    await tell(session, moves)
+    return moves
 
 
 async def move_due(session: AsyncSession, account: Account, today: date, now: datetime, limit: int = 5000) -> int:

@@ -18,7 +18,7 @@ from services.segmentation.store.ladder import add_followings, add_interactions
 from services.segmentation.store.lifecycle import ActiveDay, add_days
 from services.segmentation.store.users import find_own_subjects
 from services.segmentation.usecases import ladder, lifecycle
-from services.segmentation.usecases.moves import Cause
+from services.segmentation.usecases.moves import Cause, tell
 
 AccountOf = Callable[[str], Account]
 
@@ -45,7 +45,7 @@ async def record(session: AsyncSession, events: list[AnyEvent], now: datetime, a
     active: dict[UserKey, dict[date, AnyEvent]] = defaultdict(dict)
     for (account, subject, day), event in news.days.items():
         active[user_of[account, subject]][day] = event
-    begun = await lifecycle.place(session, active, now, account_of) if active else set()
+    begun, moves = await lifecycle.place(session, active, now, account_of) if active else (set(), [])
 
     causes: dict[UserKey, list[tuple[str, AnyEvent]]] = defaultdict(list)
     for key, caused_by in news.climbers.items():
@@ -53,7 +53,8 @@ async def record(session: AsyncSession, events: list[AnyEvent], now: datetime, a
     for (account, subject, _), event in news.days.items():
         if user_of[account, subject] in begun:
             causes[user_of[account, subject]].append((subject, event))
-    await ladder.place(session, {user: _newest(found) for user, found in causes.items()}, now, account_of)
+    moves += await ladder.place(session, {user: _newest(found) for user, found in causes.items()}, now, account_of)
+    await tell(session, moves)
 
 
 async def fold_facts(session: AsyncSession, events: list[AnyEvent], account_of: AccountOf) -> None:
@@ -71,8 +72,9 @@ async def _regroup(session: AsyncSession, changes: Iterable[GroupChange], now: d
     the facts of the subjects that they have now."""
     users = {(change.account, user_id) for change in changes for user_id in (change.user_id, *change.former_user_ids)}
     causes = {user: Cause(subject) for user, subject in (await find_own_subjects(session, users)).items()}
-    await lifecycle.place_merged(session, causes, now, account_of)
-    await ladder.place(session, causes, now, account_of, reason="merged")
+    moves = await lifecycle.place_merged(session, causes, now, account_of)
+    moves += await ladder.place(session, causes, now, account_of, reason="merged")
+    await tell(session, moves)
 
 
 async def _add_facts(session: AsyncSession, events: list[AnyEvent], account_of: AccountOf) -> News:
