@@ -320,6 +320,9 @@ def test_the_types_are_those_of_the_contract() -> None:
         "message.sent",
         "message.skipped",
         "points.awarded",
+        "points.spent",
+        "points.adjusted",
+        "level.changed",
     }
     assert set(EVENT_TYPES) > ACTIVE_TYPES
 

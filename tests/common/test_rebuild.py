@@ -71,7 +71,8 @@ SPOIL = {
         "delete from sign_in_day where subject = 'douyin:u1'",
         "update sign_in_day set time = time + interval '1 minute'",
         "insert into sign_in_day (account, subject, day, time) values ('demo', 'douyin:u9', '2026-01-01', now())",
-        "update balance set points = points * 2",
+        "update balance set points = points * 2, growth = growth + 1",
+        "update order_state set amount_minor = amount_minor + 1, buyer = 'douyin:nobody'",
         "delete from balance where revision % 2 = 0",
     ),
 }
@@ -82,13 +83,13 @@ FACTS = {
     ),
     "segmentation": ("active_day", "following_change", "first_interaction", "order_state", "alias"),
     "engagement": ("follower", "consent", "alias"),
-    "rewards": ("sign_in_day", "alias"),
+    "rewards": ("sign_in_day", "order_state", "alias"),
 }
 OTHERS = {
     "profile": ("refund_state", "notice_state", "link_decision", "separation"),
     "segmentation": ("refund_state", "lifecycle_state", "ladder_state", "membership_change"),
     "engagement": ("message", "decision", "segment_notice", "journey"),
-    "rewards": ("holder", "ledger_entry", "balance"),
+    "rewards": ("holder", "ledger_entry", "lot", "balance", "level_state", "refund_state"),
 }
 COMMON = ("event", "outbox", "dead_letter", "consumer_offset")
 

@@ -18,6 +18,7 @@ from libs.common.db import make_engine, make_sessions
 from libs.common.events import identity_digest, new_event
 from libs.common.identity import user_id_of
 from libs.common.migrate import upgrade
+from services.rewards.domain.awards import transaction_id_of
 from tests.support.folding import NOW, Log
 from tests.support.postgres import TestServer
 from tests.support.services import SERVICES, WITH_DATABASE
@@ -29,7 +30,19 @@ FULL, POWERLESS, STRANGER = (make_key(name, "secret") for name in ("full", "powe
 SIGNED = {"receive_webhook", "shake_hands"}
 """Operations that a platform's signature opens, not a key; tests/ingest shows that each refuses a wrong one."""
 
-SAME_FOR_ALL = {"list_event_types", "list_journeys", "get_journey", "list_journey_versions", "list_earn_rules", "get_consumer"}
+SAME_FOR_ALL = {
+    "list_event_types",
+    "list_journeys",
+    "get_journey",
+    "list_journey_versions",
+    "list_rules",
+    "get_rule",
+    "list_rule_versions",
+    "get_levels",
+    "list_level_versions",
+    "audit_ledger",
+    "get_consumer",
+}
 """Operations whose answer holds no account's data."""
 
 POISON = {"account": "demo", "source": "/t", "id": "poison", "type": "nonsense", "subject": SUBJECT}
@@ -45,6 +58,8 @@ PATH_VALUES: dict[str, Any] = {
     "layering": "ladder",
     "version": 1,
     "letter_id": identity_digest("demo", "/t", "poison").hex(),
+    "rule_key": "follow",
+    "entry_id": transaction_id_of(identity_digest("demo", "/t", "follow-0"), "follow"),
 }
 QUERY_VALUES = {
     "get_applied_event": {"source": "/t", "id": "follow-0"},

@@ -24,7 +24,8 @@ def event(number: int, source: str, users: int = 50) -> dict[str, Any]:
     """The n-th event of a stream: each fan follows once, then likes and buys."""
     user = number % users
     kind = "follow" if number < users else ("like", "like", "order.paid")[number % 3]
-    data = {"order_id": f"o{number}", "amount_minor": 100, "currency": "CNY"} if kind == "order.paid" else {}
+    order = {"order_id": f"{source.strip('/')}-{number}", "amount_minor": 100, "currency": "CNY"}
+    data = order if kind == "order.paid" else {}
     return {
         "specversion": "1.0",
         "id": f"{source}-{number}",

@@ -28,7 +28,8 @@ async def sessions(request: pytest.FixtureRequest, pg_server: TestServer) -> Asy
 
 
 def make(event_type: str, number: int, user: str) -> AnyEvent:
-    data = {"order_id": f"o{number}", "amount_minor": 5, "currency": "CNY"} if event_type == "order.paid" else {}
+    order = {"order_id": f"o{number}-{user}", "amount_minor": 5, "currency": "CNY"}
+    data = order if event_type == "order.paid" else {}
     return new_event(
         event_type,
         account="demo",
@@ -81,7 +82,7 @@ async def check_engagement(sessions: Sessions) -> None:
 
 
 async def check_rewards(sessions: Sessions) -> None:
-    entries = await rows(sessions, "ledger_entry", "account_ref, points")
+    entries = await rows(sessions, "ledger_entry where book = 'wallet'", "account_ref, points")
     assert len(entries) == ROUNDS * len(USERS) * 3
     sums: dict[object, int] = {}
     for account_ref, points in entries:

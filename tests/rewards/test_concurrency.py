@@ -9,11 +9,14 @@ import pytest
 from libs.common.config import ConfigFile
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
-from services.rewards import consumer, domain, usecases
+from services.rewards import consumer
+from services.rewards.domain.ladder import Ladder
 from services.rewards.main import SERVICE
+from services.rewards.usecases import sign_ins
 from tests.support.folding import NOW, Log, rows
 
 ROUNDS = 120
+SIGN_IN_LADDER = Ladder((1, 1, 1, 1, 1, 1, 6), 7)
 USERS = [f"douyin:u{n}" for n in range(4)]
 
 
@@ -36,10 +39,10 @@ def config(tmp_path: Path) -> ConfigFile:
     return ConfigFile(tmp_path / "superfan.toml", "rewards")
 
 
-async def sign_in(sessions: Sessions, config: ConfigFile, subject: str, now: datetime) -> usecases.SignedIn:
+async def sign_in(sessions: Sessions, config: ConfigFile, subject: str, now: datetime) -> sign_ins.SignedIn:
     """As the route does it: one transaction."""
     async with sessions() as session, session.begin():
-        return await usecases.sign_in(
+        return await sign_ins.sign_in(
             session, config.account("demo"), subject, None, now, trust="server", traceparent=None
         )
 
@@ -69,15 +72,15 @@ async def test_no_update_is_lost_and_nothing_waits_for_itself(sessions: Sessions
         "ledger_entry join holder using (account, account_ref) group by subject, rule",
         "subject, rule, count(*), cast(sum(points) as bigint)",
     )
-    each = {"follow": 10 * ROUNDS, "like": ROUNDS, "sign_in": domain.SIGN_IN_LADDER.total(ROUNDS)}
+    each = {"follow": 10 * ROUNDS, "like": ROUNDS, "sign_in": SIGN_IN_LADDER.total(ROUNDS)}
     assert entries == [(user, rule, ROUNDS, points) for user in USERS for rule, points in each.items()]
     assert await rows(sessions, "holder join balance using (account, account_ref)", "subject, points, revision") == [
         (user, sum(each.values()), 3 * ROUNDS) for user in USERS
     ]
     by_http = await rows(
         sessions,
-        "ledger_entry e join event v on v.digest = e.event_digest where v.source = '/rewards/sign-ins'",
-        "e.entry_id",
+        "ledger_entry e join event v on v.digest = e.event_digest and e.leg = 0 where v.source = '/rewards/sign-ins'",
+        "e.transaction_id",
     )
     assert len(by_http) == earned, "an answer says that it earned if and only if it did"
 
@@ -88,7 +91,7 @@ async def test_a_double_click_signs_in_once(sessions: Sessions, config: ConfigFi
         answers = await asyncio.gather(*(sign_in(sessions, config, "douyin:u1", now) for _ in range(4)))
         assert sorted(answer.already_signed_in for answer in answers) == [False, True, True, True]
         assert {answer.streak for answer in answers} == {number + 1}
-        assert {answer.balance for answer in answers} == {domain.SIGN_IN_LADDER.total(number + 1)}
+        assert {answer.balance for answer in answers} == {SIGN_IN_LADDER.total(number + 1)}
     assert len(await rows(sessions, "event", "id")) == 30
     told = await rows(sessions, "outbox", "topic")
     assert told == [("superfan.interactions",)] * 30 + [("superfan.rewards",)] * 30

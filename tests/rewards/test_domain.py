@@ -10,22 +10,21 @@ from hypothesis import strategies as st
 
 from libs.common.days import DAY, runs
 from libs.common.events import EVENT_TYPES
-from services.rewards.domain import (
-    EARN_RULES,
-    SIGN_IN_LADDER,
-    Ladder,
-    LadderError,
-    Runs,
-    Streak,
-    calendar,
-    sign_in_day,
-    streak_of,
-)
+from services.rewards.domain.days import Runs, Streak, calendar, sign_in_day, streak_of
+from services.rewards.domain.errors import DefinitionError
+from services.rewards.domain.ladder import Ladder
+from services.rewards.domain.rules import BUILT_IN, EARNING_TYPES, SIGN_IN, StreakRule
 
+assert isinstance(SIGN_IN.rule, StreakRule)
+SIGN_IN_LADDER = SIGN_IN.rule.ladder
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 FIRST = date(2026, 2, 20)
 lengths = st.integers(0, 100)
-ladders = st.lists(st.integers(0, 50), min_size=1, max_size=31).map(lambda steps: Ladder(tuple(sorted(steps))))
+ladders = st.builds(
+    lambda steps, longer: Ladder(tuple(sorted(steps)), None if longer is None else len(steps) + longer),
+    st.lists(st.integers(0, 50), min_size=1, max_size=31),
+    st.none() | st.integers(0, 10),
+)
 day_sets = st.sets(st.integers(0, 60).map(lambda n: FIRST + n * DAY), max_size=40)
 
 
@@ -47,11 +46,19 @@ def test_days_in_order_earn_the_steps_of_the_ladder(ladder: Ladder, length: int)
 
 
 @pytest.mark.parametrize(
-    ("steps", "pointer"), [((), "/steps"), ((1, 2, 1), "/steps/2"), ((5, 1), "/steps/1"), ((-1, 2), "/steps/0")]
+    ("steps", "cycle", "pointer"),
+    [
+        ((), 7, "/steps"),
+        ((1, 2, 1), 7, "/steps/2"),
+        ((5, 1), None, "/steps/1"),
+        ((-1, 2), 7, "/steps/0"),
+        ((1, 1, 1, 1, 1, 1, 6, 1), 30, "/steps/7"),
+        ((1, 1, 1), 2, "/cycle"),
+    ],
 )
-def test_a_ladder_that_falls_is_refused(steps: tuple[int, ...], pointer: str) -> None:
-    with pytest.raises(LadderError) as error:
-        Ladder(steps)
+def test_a_ladder_that_falls_is_refused(steps: tuple[int, ...], cycle: int | None, pointer: str) -> None:
+    with pytest.raises(DefinitionError) as error:
+        Ladder(steps, cycle)
     assert error.value.pointer == pointer
 
 
@@ -119,11 +126,20 @@ def test_whose_clock_decides_the_day() -> None:
     assert sign_in_day(evening + timedelta(hours=14), 840, SHANGHAI, "user") == date(2026, 6, 17)
 
 
+def test_the_last_step_holds_on_until_the_cycle_ends() -> None:
+    month, endless = Ladder((1, 2, 5), 30), Ladder((1, 2, 5), None)
+    assert [month.next_step(n) for n in (0, 1, 2, 3, 29, 30, 31)] == [1, 2, 5, 5, 5, 1, 2]
+    assert [endless.next_step(n) for n in (0, 1, 2, 3, 29, 30, 400)] == [1, 2, 5, 5, 5, 5, 5]
+    assert month.total(60) == 2 * (1 + 2 + 28 * 5)
+
+
 def test_every_rule_is_for_one_known_type_and_pays() -> None:
-    types = [rule.event_type for rule in EARN_RULES]
+    types = [rule.rule.event_type for rule in BUILT_IN.values()]
     assert len(set(types)) == len(types)
-    assert len({rule.key for rule in EARN_RULES}) == len(types)
-    assert set(types) <= {name for name, kind in EVENT_TYPES.items() if kind.direction == "input"}
-    assert set(types) == EVENT_TYPES["points.awarded"].model.caused_by, "the graph of types is told right"
-    assert all(rule.points > 0 or rule.ladder for rule in EARN_RULES)
-    assert not any(rule.client for rule in EARN_RULES)
+    assert set(types) == EARNING_TYPES
+    assert {name for name, kind in EVENT_TYPES.items() if kind.direction == "input"} >= EARNING_TYPES
+    orders = {name for name in EVENT_TYPES if name.startswith("order.")}
+    assert EARNING_TYPES | orders == EVENT_TYPES["points.awarded"].model.caused_by, "the graph of types is told right"
+    for version in BUILT_IN.values():
+        version.rule.check()
+        assert not getattr(version.rule, "client", False)

@@ -45,6 +45,9 @@ Derived = (
     | derived.MessageSent
     | derived.MessageSkipped
     | derived.PointsAwarded
+    | derived.PointsSpent
+    | derived.PointsAdjusted
+    | derived.LevelChanged
 )
 AnyEvent = Annotated[Input | Derived, Field(discriminator="type")]
 

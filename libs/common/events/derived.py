@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from libs.common.events.envelope import Data, Event, StrictBool
-from libs.common.events.fields import EventTime, Explained, Id, JsonInt, Positive, Subject
+from libs.common.events.fields import Count, EventTime, Explained, Id, JsonInt, Positive, Subject
 
 ACTIVE_TYPES = frozenset(
     {
@@ -60,7 +60,17 @@ class SegmentData(Notice):
 class SegmentEvent(NoticeEvent):
     topic: ClassVar[str] = "superfan.segments"
     emitted_by: ClassVar[tuple[str, ...]] = ("segmentation",)
-    caused_by: ClassVar[frozenset[str]] = ACTIVE_TYPES
+    caused_by: ClassVar[frozenset[str]] = ACTIVE_TYPES | {
+        "unfollow",
+        "survey.answered",
+        "order.created",
+        "order.shipped",
+        "order.completed",
+        "order.cancelled",
+        "order.refunded",
+        "order.enriched",
+        "profile.linked",
+    }
     data: SegmentData
 
 
@@ -109,12 +119,40 @@ class MessageSkipped(MessageEvent):
     type: Literal["message.skipped"]
 
 
-class PointsData(Notice):
-    points: JsonInt = Field(description="Points of this entry.")
-    balance: JsonInt = Field(description="Points of the entity after this entry.")
+EARNING_TYPES = frozenset(
+    {
+        "sign_in",
+        "follow",
+        "like",
+        "comment",
+        "share",
+        "live.gift",
+        "live.fanclub",
+        "survey.answered",
+        "order.created",
+        "order.paid",
+        "order.shipped",
+        "order.completed",
+        "order.cancelled",
+        "order.refunded",
+        "order.enriched",
+    }
+)
+"""Types that may bring points: deeds, and whatever makes known that an order is paid, by whom and how much."""
+
+
+class MovedData(Notice):
+    points: JsonInt = Field(description="Points of this entry; below 0 if they were taken.")
+    balance: JsonInt = Field(description="Points of the entity, which is one subject, after this entry.")
+    user_balance: JsonInt | None = Field(
+        default=None, description="Points of the user, who may have several subjects, after this entry."
+    )
+    entry_id: Id
+
+
+class PointsData(MovedData):
     rule: Id
     rule_version: Positive
-    entry_id: Id
     caused_by: Annotated[
         str,
         Field(strict=True, pattern="^[0-9a-f]{32}$"),
@@ -122,23 +160,50 @@ class PointsData(Notice):
     ] = Field(description="Digest of the causing event, in hexadecimal digits.")
 
 
-class PointsAwarded(NoticeEvent):
-    """A user received points."""
-
+class RewardsEvent(NoticeEvent):
     topic: ClassVar[str] = "superfan.rewards"
     emitted_by: ClassVar[tuple[str, ...]] = ("rewards",)
-    caused_by: ClassVar[frozenset[str]] = frozenset(
-        {
-            "sign_in",
-            "follow",
-            "like",
-            "comment",
-            "share",
-            "live.gift",
-            "live.fanclub",
-            "survey.answered",
-            "order.paid",
-        }
-    )
+
+
+class PointsAwarded(RewardsEvent):
+    """A user received points."""
+
+    caused_by: ClassVar[frozenset[str]] = EARNING_TYPES
     type: Literal["points.awarded"]
     data: PointsData
+
+
+class ByHandData(MovedData):
+    reason: Id
+    reference: Id | None = Field(default=None, description="What they were for, in the words of whoever asked.")
+
+
+class PointsSpent(RewardsEvent):
+    """A user spent points; one for each of his subjects that paid."""
+
+    type: Literal["points.spent"]
+    data: ByHandData
+
+
+class PointsAdjusted(RewardsEvent):
+    """Points were given or taken by hand; one for each subject that they were taken from."""
+
+    type: Literal["points.adjusted"]
+    data: ByHandData
+
+
+class LevelData(Notice):
+    rank: Count = Field(description="0 for the lowest level.")
+    rank_before: Count
+    level: Id = Field(description="Key of the level.")
+    name: Id
+    growth: JsonInt = Field(description="Growth value that counts.")
+    reason: Literal["event", "time_passed", "rule_changed", "merged"]
+
+
+class LevelChanged(RewardsEvent):
+    """A user rose to a level or fell to one."""
+
+    caused_by: ClassVar[frozenset[str]] = EARNING_TYPES | {"profile.linked"}
+    type: Literal["level.changed"]
+    data: LevelData

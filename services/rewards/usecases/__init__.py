@@ -1,0 +1,4 @@
+"""rewards' business actions; shared by HTTP and Kafka."""
+
+SERVICE = "rewards"
+SOURCE = f"/{SERVICE}"
