@@ -288,7 +288,7 @@ async def test_whatever_happens_the_ledger_is_that_of_a_plain_model(
         for key, rule in (("like", LIKE), ("comment", COMMENT), ("order_paid", PAID)):
             await put_rule(session, "demo", key, rule, NOW - timedelta(days=400), None, NOW, "back-office")
     run = Run(database, log_of(database, config), seed)
-    await run.log.apply([deed("unfollow", 0, subject) for subject in SUBJECTS])  # so that everybody is known
+    await run.log.apply([deed("unfollow", subject, subject) for subject in SUBJECTS])  # so that everybody is known
     for number in range(30):
         await run.step(number)
         await run.check()
