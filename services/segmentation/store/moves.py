@@ -102,10 +102,13 @@ async def page_known_members(
     layering = segment.partition(".")[0]
     rows = await session.execute(
         text(
-            f"select {CHANGE} from membership_change c where account = :account and segment_to = :segment"
-            " and user_id > :after and decided_at <= :known_at and not exists (select from membership_change o"
-            " where o.account = c.account and o.user_id = c.user_id and o.layering = :layering"
-            " and o.revision > c.revision and o.decided_at <= :known_at) order by user_id limit :limit"
+            # User after user along one index, the last move of each along another: a page costs what is on it.
+            "select last.* from (select distinct user_id from membership_change"
+            " where account = :account and segment_to = :segment and user_id > :after order by user_id) u"
+            f" cross join lateral (select {CHANGE} from membership_change where account = :account"
+            " and user_id = u.user_id and layering = :layering and decided_at <= :known_at"
+            " order by revision desc limit 1) last"
+            " where last.segment_to = :segment order by u.user_id limit :limit"
         ),
         {
             "account": account,

@@ -65,6 +65,8 @@ RUN_LOCK = "select pg_advisory_xact_lock(hashtextextended('rfm/' || :account, 0)
 async def begin_run(session: AsyncSession, account: str) -> int:
     """The version of the next run; another one of the same account waits until this transaction ends."""
     await session.execute(text(RUN_LOCK), {"account": account})
+    # Grouping and ranking all buyers of an account in memory instead of on disk.
+    await session.execute(text("set local work_mem = '64MB'"))
     last = await session.scalar(text("select max(version) from rfm_run where account = :account"), {"account": account})
     return (last or 0) + 1
 
