@@ -16,3 +16,21 @@ def before_call(_context: Any, case: Any, _options: Any) -> None:
         for name in ("If-Match", "If-None-Match"):
             if case.headers and name in case.headers:
                 del case.headers[name]
+        if isinstance(case.body, dict):
+            _make_sensible(case.body)
+
+
+def _make_sensible(body: dict[str, Any]) -> None:
+    """What a schema cannot say of rewards' definitions and adjustments."""
+    rule, table = body.get("rule"), body.get("table")
+    if isinstance(rule, dict) and "steps" in rule:
+        rule["steps"] = sorted(rule["steps"])
+        if rule.get("cycle"):
+            rule["cycle"] = max(rule["cycle"], len(rule["steps"]))
+    if isinstance(rule, dict) and rule.get("event_type") not in ("order.paid", "live.gift"):
+        rule.pop("min_amount", None)
+    if isinstance(table, dict):
+        for number, level in enumerate(table["levels"]):
+            level |= {"key": f"level-{number}", "growth": number}
+    if body.get("points") == 0:
+        body["points"] = 1

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.days import DAY, runs
+from libs.common.days import DAY, Streak, runs, sign_in_day, streak_of
 from libs.common.events import EVENT_TYPES
-from services.rewards.domain.days import Runs, Streak, calendar, sign_in_day, streak_of
+from services.rewards.domain.days import Runs, calendar
 from services.rewards.domain.errors import DefinitionError
 from services.rewards.domain.ladder import Ladder
 from services.rewards.domain.rules import BUILT_IN, EARNING_TYPES, SIGN_IN, StreakRule

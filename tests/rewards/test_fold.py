@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from libs.common.config import ConfigFile
+from libs.common.days import streak_of
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import user_id_of
 from services.rewards import consumer
-from services.rewards.domain.days import streak_of
 from services.rewards.main import SERVICE
 from services.rewards.store.audit import audit
 from tests.support.folding import NOW, Log, arrivals, empty, rows

@@ -148,7 +148,7 @@ async def test_adjusting_gives_a_lot_that_counts_for_no_level(
 @pytest.mark.parametrize(
     ("path", "body", "headers", "place"),
     [
-        (SPEND, {"points": 1, "reason": "r"}, {}, "header/Idempotency-Key"),
+        (SPEND, {"points": 1, "reason": "r"}, {}, "header/idempotency-key"),
         (SPEND, {"points": 0, "reason": "r"}, key("k"), "/points"),
         (SPEND, {"points": -1, "reason": "r"}, key("k"), "/points"),
         (SPEND, {"points": True, "reason": "r"}, key("k"), "/points"),

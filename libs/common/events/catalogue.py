@@ -148,23 +148,23 @@ def new_event(
     traceparent: str | None = None,
 ) -> AnyEvent:
     """An event of this system's own, in the current version of its type. Raises ValidationError."""
-    return validate_event(
-        {
-            "specversion": "1.0",
-            "id": id,
-            "source": source,
-            "type": type,
-            "subject": subject,
-            "time": time,
-            "data": data,
-            "account": account,
-            "platform": platform,
-            "receivedtime": received,
-            "dataschema": schema_name(type, EVENT_TYPES[type].version),
-            "traceparent": traceparent,
-            "trust": trust,
-        }
-    )
+    attributes = {
+        "specversion": "1.0",
+        "id": id,
+        "source": source,
+        "type": type,
+        "subject": subject,
+        "time": time,
+        "data": data,
+        "account": account,
+        "platform": platform,
+        "receivedtime": received,
+        "dataschema": schema_name(type, EVENT_TYPES[type].version),
+        "traceparent": traceparent,
+        "trust": trust,
+    }
+    # Nulls would lead to a slow search for what cannot be stored.
+    return validate_event({name: value for name, value in attributes.items() if value is not None})
 
 
 def _validate(value: object) -> AnyEvent:

@@ -14,8 +14,7 @@ from libs.common.identity import UnknownUserError, resolve
 from libs.common.telemetry import current_traceparent
 from libs.common.web import Cursor, Limit, Page, conflict, decode_cursor, invalid, make_page, not_found, problems
 from libs.common.web.database import ReadSessionDep, SessionDep
-from libs.common.web.idempotency import Idempotency, IdempotencyDep
-from services.rewards.api import ReaderDep, Ref, WriterDep
+from services.rewards.api import Keyed, KeyedDep, ReaderDep, Ref, WriterDep
 from services.rewards.schemas import points as schemas
 from services.rewards.store import statement
 from services.rewards.store.definitions import read_rules
@@ -135,7 +134,7 @@ async def get_entry(
 
 @router.post("/v1/users/{ref}/spend", summary="Spend points", responses=problems(404, 409))
 async def spend_points(
-    ref: Ref, caller: WriterDep, session: SessionDep, idempotency: IdempotencyDep, body: schemas.Spend
+    ref: Ref, caller: WriterDep, session: SessionDep, idempotency: KeyedDep, body: schemas.Spend
 ) -> schemas.Done:
     """Takes the points from the user's lots, whichever subject of his they belong to: what expires first, then what is
     oldest. 409 `insufficient_points` when there are fewer; then nothing has changed, and the same Idempotency-Key stays
@@ -149,7 +148,7 @@ async def spend_points(
 
 @router.post("/v1/users/{ref}/adjustments", summary="Give or take points by hand", responses=problems(404, 409))
 async def adjust_points(
-    ref: Ref, caller: WriterDep, session: SessionDep, idempotency: IdempotencyDep, body: schemas.Adjust
+    ref: Ref, caller: WriterDep, session: SessionDep, idempotency: KeyedDep, body: schemas.Adjust
 ) -> schemas.Done:
     """For goodwill and corrections, with a reason; the key that asked is kept. Never below 0: 409
     `insufficient_points`. Adjustments do not count for levels."""
@@ -165,17 +164,15 @@ async def adjust_points(
 async def _change(
     session: AsyncSession,
     caller: Caller,
-    idempotency: Idempotency,
+    idempotency: Keyed,
     ref: str,
     body: schemas.Spend | schemas.Adjust,
     act: Callable[[spending.Request], Awaitable[spending.Done]],
 ) -> schemas.Done:
-    if idempotency.key is None:
-        raise invalid("is needed, so that a repeated request changes nothing", parameter="header/Idempotency-Key")
     request = spending.Request(
         account=caller.account.name,
         ref=ref,
-        key=idempotency.key,
+        key=idempotency.request_id,
         reason=body.reason,
         reference=body.reference,
         made_by=caller.key_id,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from libs.common.days import local_day
+from libs.common.days import local_day, streak_of
 from libs.common.events import EventTime
 from libs.common.identity import UnknownUserError, resolve
 from libs.common.telemetry import current_traceparent
@@ -13,7 +13,7 @@ from libs.common.web import forbidden, invalid, not_found, problems
 from libs.common.web.database import ReadSessionDep, SessionDep
 from libs.common.web.idempotency import IdempotencyDep
 from services.rewards.api import ReaderDep, Ref, WriterDep
-from services.rewards.domain.days import calendar, streak_of
+from services.rewards.domain.days import calendar
 from services.rewards.domain.rules import StreakRule
 from services.rewards.schemas import sign_ins as schemas
 from services.rewards.store.days import read_days

@@ -1,13 +1,10 @@
-"""Sign-in days 签到 and the streaks 连签 that they make."""
+"""Runs of sign-in days 签到, as the ladder of a streak 连签 needs them, and the calendar."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Literal
-from zoneinfo import ZoneInfo
+from datetime import date
 
-from libs.common.days import DAY, local_day, offset_zone, runs
+from libs.common.days import DAY
 
 CALENDAR_DAYS = 35
 
@@ -39,37 +36,6 @@ class Runs:
             self._first.insert(at, day)
             self._length.insert(at, 1 + after)
         return before, after
-
-
-def sign_in_day(time: datetime, offset: int | None, zone: ZoneInfo, decides: Literal["user", "account"]) -> date:
-    """The day of a sign-in: by the person's own clock (`offset` minutes ahead of UTC) if that `decides` and is known,
-    else in the account's `zone`."""
-    return local_day(time, offset_zone(offset) if decides == "user" and offset is not None else zone)
-
-
-@dataclass(frozen=True, slots=True)
-class Streak:
-    """What sign-in days amount to: the streak alive, the longest one, and how many days in all."""
-
-    current: int
-    longest: int
-    days: int
-    last_day: date | None
-
-
-def streak_of(days: Iterable[date], today: date) -> Streak:
-    """The streak is alive when its last day is `today`, the day before, or (by another clock) later."""
-    found = list(runs(days))
-    if not found:
-        return Streak(0, 0, 0, None)
-    first, length = found[-1]
-    last = first + (length - 1) * DAY
-    return Streak(
-        current=length if today - last <= DAY else 0,
-        longest=max(length for _, length in found),
-        days=sum(length for _, length in found),
-        last_day=last,
-    )
 
 
 def calendar(days: Iterable[date], today: date) -> list[tuple[date, bool]]:

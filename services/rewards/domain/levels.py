@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from libs.common.events import Count, Id, Whole
+from libs.common.events import Id, Whole
 from services.rewards.domain.errors import DefinitionError
+
+MOST_GROWTH = 10**15
 
 
 class Level(BaseModel):
@@ -21,7 +23,7 @@ class Level(BaseModel):
 
     key: Id
     name: Id
-    growth: Count
+    growth: Annotated[int, Whole(0, MOST_GROWTH)]
 
 
 class LevelTable(BaseModel):

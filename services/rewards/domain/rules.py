@@ -60,7 +60,7 @@ class Amount(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    amount_minor: Annotated[int, Whole(1)]
+    amount_minor: Annotated[int, Whole(1, 10**15)]
     currency: Currency
 
 

@@ -13,10 +13,12 @@ from services.rewards.domain.awards import Holder, UserKey
 
 @dataclass(frozen=True, slots=True)
 class HolderRow:
-    """A locked holder: the ledger's name for the subject, and the user that the subject belongs to."""
+    """A locked holder: the ledger's name for the subject, the user that the subject belongs to, and the id that it
+    would have alone."""
 
     account_ref: UUID
     user_id: str
+    own_id: str
 
 
 class Locked:
@@ -60,13 +62,13 @@ async def lock(session: AsyncSession, holders: Iterable[Holder]) -> Locked:
     )
     rows = await session.execute(
         text(
-            f"select h.account, h.subject, h.account_ref, a.user_id {_GROUPS}"
+            f"select h.account, h.subject, h.account_ref, a.user_id, a.own_id {_GROUPS}"
             " join holder h on h.account = a.account and h.subject = a.subject"
             ' order by h.account collate "C", h.subject collate "C" for update of h'
         ),
         values,
     )
-    return Locked({(row.account, row.subject): HolderRow(row.account_ref, row.user_id) for row in rows})
+    return Locked({(row.account, row.subject): HolderRow(row.account_ref, row.user_id, row.own_id) for row in rows})
 
 
 async def find_subjects(session: AsyncSession, account: str, users: Iterable[str]) -> list[Holder]:

@@ -9,13 +9,13 @@ from prometheus_client import Counter
 
 from libs.common import identity, outbox
 from libs.common.config import Account
+from libs.common.days import sign_in_day
 from libs.common.db import AsyncSession
 from libs.common.events import AnyEvent
 from libs.common.events.orders import OrderEvent
 from libs.common.orders import ORDER_TYPES, Folded, OrderKey, fold_orders
 from services.rewards.domain import awards as domain
 from services.rewards.domain.awards import Award, Deed
-from services.rewards.domain.days import sign_in_day
 from services.rewards.domain.rules import Rules
 from services.rewards.store import days, definitions, holders, ledger
 from services.rewards.store.ledger import Balance

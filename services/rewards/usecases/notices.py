@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from libs.common.events import AnyEvent, new_event
-from libs.common.identity import user_id_of
 from services.rewards.domain.awards import Award, Holder, UserKey
 from services.rewards.store.holders import Locked
 from services.rewards.store.ledger import NOTHING, Balance, Transaction
@@ -36,7 +35,7 @@ def of_awards(awards: Iterable[Award], locked: Locked, balances: Balances, now: 
             received=now,
             traceparent=event.traceparent,
             data={
-                "entity": user_id_of(*deed.holder),
+                "entity": locked.rows[deed.holder].own_id,
                 "revision": balance.revision,
                 "since": deed.time,
                 "user_id": user[1],
@@ -70,7 +69,7 @@ def of_transaction(
     for holder, points in wallets.items():
         user = locked.user(holder)
         balance = balances[made.account, locked.ref(holder)]
-        entity = user_id_of(*holder)
+        entity = locked.rows[holder].own_id
         data: dict[str, Any] = {
             "entity": entity,
             "revision": balance.revision,

@@ -6,10 +6,10 @@ from typing import Literal
 
 from libs.common import inbox, outbox
 from libs.common.config import Account
+from libs.common.days import sign_in_day, streak_of
 from libs.common.db import AsyncSession
 from libs.common.events import new_event
 from libs.common.identity import USER_PREFIX, UnknownUserError, User, lock_groups, resolve, user_id_of
-from services.rewards.domain.days import sign_in_day, streak_of
 from services.rewards.store.days import read_days
 from services.rewards.store.statement import read_balance
 from services.rewards.usecases.earning import Booked, award, keep_data
