@@ -11,6 +11,7 @@ SHANGHAI = {"zone": "Asia/Shanghai"}
 BY_ACCOUNT_DAY = {"sign_in_day": "account"}
 ACCOUNTS = {
     "demo": SHANGHAI,
+    "checked": SHANGHAI,
     "fire": SHANGHAI,
     "kuairand": SHANGHAI,
     "kuairand-shuffled": SHANGHAI,
