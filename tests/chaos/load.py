@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -86,7 +86,7 @@ class Load:
         self._random = random.Random(seed)
         self._number = 0
         self._users = 0
-        self._recent: list[Sent] = []
+        self._recent: deque[Sent] = deque(maxlen=1000)
         self._free: list[Connection] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._waiting: set[asyncio.Task[None]] = set()
@@ -160,7 +160,7 @@ class Load:
         }
         name, subject = str(event["id"]), str(event["subject"])
         sent = Sent(name, kind, subject, time_.astimezone(ZONE).date(), orjson.dumps(event))
-        self._recent = [*self._recent[-999:], sent]
+        self._recent.append(sent)
         return sent
 
     async def _send(self, sent: Sent, due: float) -> None:
