@@ -111,7 +111,7 @@ async def at_rate(url: str, requests: Iterator[bytes], rate: float, seconds: flo
 
     async def send(raw: bytes, planned: float) -> None:
         async with semaphore:
-            connection = free.pop()
+            connection = free.pop(0)  # in turn: a server closes a connection that idles
             _expect_202(await connection.request(raw))
             latencies.append(time.perf_counter() - planned)
             free.append(connection)
