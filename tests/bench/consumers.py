@@ -146,10 +146,10 @@ class _Bench:
         """The real Applier."""
         async with _Database(self._server, self._template) as database:
             applier, now = await self._applier(database), datetime.now(UTC)
-            await applier.apply(CLUSTER, self._warm_up, now)
+            await applier.apply(CLUSTER, [self._warm_up], now)
             with self._clock(self._events) as run:
                 for batch in self._batches:
-                    await applier.apply(CLUSTER, batch, now)
+                    await applier.apply(CLUSTER, [batch], now)
         return run
 
     async def record(self) -> list[list[Statement]]:
@@ -167,7 +167,7 @@ class _Bench:
 
             for batch in [self._warm_up, *self._batches]:
                 written.append([])
-                await applier.apply(CLUSTER, batch, now)
+                await applier.apply(CLUSTER, [batch], now)
             return written
 
     async def limit(self, recorded: list[list[Statement]]) -> Run:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import text
 
 from libs.common.consumer import Applier, Worker
 from libs.common.consumer.offsets import StoredPositions
@@ -128,6 +129,28 @@ async def test_a_lost_database_is_waited_for(kafka: TestBroker, sessions: Sessio
         await until(lambda: set(ids) <= set(recorder.seen))
         assert len(recorder.seen) == len(set(recorder.seen))
         assert await rows(sessions, "dead_letter", "digest") == []
+    finally:
+        await worker.stop()
+
+
+async def test_a_partition_that_another_member_moved_is_read_again_and_the_rest_goes_on(
+    kafka: TestBroker, sessions: Sessions, producer: Producer
+) -> None:
+    recorder = Recorder()
+    worker, _ = make(kafka, sessions, producer, recorder)
+    await worker.start()
+    try:
+        first = await send(producer, 100)  # some in every partition
+        await until(lambda: set(first) <= set(recorder.seen))
+        async with sessions() as session, session.begin():
+            await session.execute(
+                text("update consumer_offset set next_offset = next_offset + 1 where partition in (3, 4)")
+            )
+        second = await send(producer, 100)
+        await until(lambda: len(set(second) & set(recorder.seen)) >= 98)
+        await asyncio.sleep(0.5)
+        assert len(set(second) & set(recorder.seen)) == 98
+        assert len(recorder.seen) == len(set(recorder.seen))
     finally:
         await worker.stop()
 
