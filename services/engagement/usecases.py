@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from prometheus_client import Counter
-from sqlalchemy import event as hooks
 
 from libs.common import outbox
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
 from services.engagement import domain, store
 from services.engagement.domain import WELCOME, Decision
@@ -38,7 +37,7 @@ async def handle_follows(session: AsyncSession, events: list[AnyEvent], now: dat
     await store.add_messages(session, WELCOME, [row for row in decisions if row.outcome == "sent"], now)
     await store.add_decisions(session, WELCOME, decisions, now)
     await outbox.add(session, [_notice(decision, now) for decision in decisions])
-    _count_when_committed(session, decisions)
+    after_commit(session, lambda: _count(decisions))
 
 
 def _notice(decision: Decision, now: datetime) -> AnyEvent:
@@ -66,9 +65,6 @@ def _notice(decision: Decision, now: datetime) -> AnyEvent:
     )
 
 
-def _count_when_committed(session: AsyncSession, decisions: Sequence[Decision]) -> None:
-    def count(_session: object) -> None:
-        for decision in decisions:
-            DECISIONS.labels(SERVICE, WELCOME.key, decision.outcome, decision.verdict.reason or "").inc()
-
-    hooks.listen(session.sync_session, "after_commit", count, once=True)
+def _count(decisions: Sequence[Decision]) -> None:
+    for decision in decisions:
+        DECISIONS.labels(SERVICE, WELCOME.key, decision.outcome, decision.verdict.reason or "").inc()

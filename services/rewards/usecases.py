@@ -9,7 +9,7 @@ from prometheus_client import Counter
 
 from libs.common import inbox, outbox
 from libs.common.config import Account
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import USER_PREFIX, UnknownUserError, User, resolve, user_id_of
 from services.rewards import domain, store
@@ -17,7 +17,7 @@ from services.rewards.domain import Award, Holder
 
 POINTS_AWARDED = Counter(
     "superfan_points_awarded_total",
-    "Points booked, when decided: counted again if the transaction is tried again",
+    "Points booked and committed",
     ["service", "rule"],
 )
 SIGN_INS = Counter(
@@ -57,7 +57,7 @@ async def award(
     if booked:
         balances = await store.add_to_balances(session, booked, holders)
         await outbox.add(session, _notices(booked, holders, balances, now))
-    _count(booked, len(sign_ins))
+    after_commit(session, lambda: _count(booked, len(sign_ins)))
     return booked
 
 

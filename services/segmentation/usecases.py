@@ -1,7 +1,7 @@
 """segmentation's business actions; shared by whatever brings events."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from libs.common import outbox
 from libs.common.config import Account
 from libs.common.days import DAY, local_day
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
 from services.segmentation import domain, store
 from services.segmentation.store import ActiveDay, MembershipChange, StateRow, UserKey, corrections, due
@@ -21,7 +21,7 @@ CORRECTED_AT_ONCE = 1000
 
 MOVES = Counter(
     "superfan_segment_moves_total",
-    "Moves of users decided, direction `entered` or `left`; counted again when a transaction is repeated",
+    "Moves of users that were committed, direction `entered` or `left`",
     ["service", "segment", "direction", "reason"],
 )
 
@@ -72,11 +72,14 @@ async def move_due(session: AsyncSession, account: Account, today: date, now: da
     moves = await due.move_due(
         session, account.name, users, today, now, midnights, domain.DEFAULT, source=f"/{SERVICE}"
     )
-    for state_from, state_to, count in moves:
-        for direction, segment in (("left", domain.segment_key(state_from)), ("entered", domain.segment_key(state_to))):
-            if segment:
-                MOVES.labels(SERVICE, segment, direction, "time_passed").inc(count)
+    after_commit(session, lambda: _count_due(moves))
     return len(users)
+
+
+def _count_due(moves: Iterable[tuple[domain.State, domain.State, int]]) -> None:
+    for state_from, state_to, count in moves:
+        for direction, segment in _steps(domain.segment_key(state_from), domain.segment_key(state_to)):
+            MOVES.labels(SERVICE, segment, direction, "time_passed").inc(count)
 
 
 async def _place_users(
@@ -98,7 +101,7 @@ async def _place_users(
             moves.append(move)
     await store.update_states(session, updated)
     await store.add_changes(session, [move.change for move in moves])
-    await outbox.add(session, [notice for move in moves for notice in _notices(move)])
+    await _tell(session, moves)
 
 
 def _decide(
@@ -167,14 +170,26 @@ def _change(row: StateRow, after: StateRow, reason: str) -> MembershipChange | N
     )
 
 
+def _steps(left: str | None, entered: str | None) -> list[tuple[str, str]]:
+    return [(direction, key) for direction, key in (("left", left), ("entered", entered)) if key]
+
+
+async def _tell(session: AsyncSession, moves: Sequence[Move]) -> None:
+    await outbox.add(session, [notice for move in moves for notice in _notices(move)])
+    after_commit(session, lambda: _count(moves))
+
+
+def _count(moves: Iterable[Move]) -> None:
+    for change in (move.change for move in moves):
+        for direction, segment in _steps(change.segment_from, change.segment_to):
+            MOVES.labels(SERVICE, segment, direction, change.reason).inc()
+
+
 def _notices(move: Move) -> Iterator[AnyEvent]:
     change = move.change
     entity = f"{change.user_id}/{change.layering}"
-    steps = [
-        (direction, key) for direction, key in (("left", change.segment_from), ("entered", change.segment_to)) if key
-    ]
+    steps = _steps(change.segment_from, change.segment_to)
     for revision, (direction, segment) in enumerate(steps, change.revision - len(steps) + 1):
-        MOVES.labels(SERVICE, segment, direction, change.reason).inc()
         notice = new_event(
             f"segment.{direction}",
             account=change.account,
@@ -229,7 +244,7 @@ async def correct_states(session: AsyncSession, now: datetime, account_of: Calla
                 moves.append(Move(change, subjects[key]))
         await store.update_states(session, updated)
         await store.add_changes(session, [move.change for move in moves])
-        await outbox.add(session, [notice for move in moves for notice in _notices(move)])
+        await _tell(session, moves)
         moved += len(moves)
     return moved
 
