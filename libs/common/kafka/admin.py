@@ -86,7 +86,7 @@ async def log_ends(bootstrap: str, topics: Iterable[str]) -> tuple[Offsets, Offs
     given_up = time.monotonic() + PATIENT_SECONDS
     while True:
         try:
-            return await within(PATIENT_SECONDS, _read_log_ends(bootstrap, names))
+            return await within(10, _read_log_ends(bootstrap, names))
         except (KafkaError, OSError, TimeoutError):
             if time.monotonic() > given_up:
                 raise
