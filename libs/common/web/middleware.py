@@ -1,5 +1,6 @@
 """What happens around every request, as one pure ASGI layer."""
 
+import asyncio
 import re
 import secrets
 import time
@@ -11,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from libs.common.telemetry import HTTP_REQUESTS, HTTP_SECONDS, bind_trace, get_logger
-from libs.common.web.limits import MOST_BODY_BYTES, RATE_HEADERS, Load, overloaded
-from libs.common.web.problems import INTERNAL, Problem, invalid, problem_response, too_large
+from libs.common.web.limits import BODY_SECONDS, MOST_BODY_BYTES, RATE_HEADERS, Load, overloaded
+from libs.common.web.problems import INTERNAL, Problem, invalid, problem_response, too_large, too_slow
 
 log = get_logger(__name__)
 
@@ -46,6 +47,8 @@ class RequestMiddleware:
             await self._shed(scope, receive, send, request_id)
             return
         status = size = 0
+        complete = False
+        body_until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -57,9 +60,16 @@ class RequestMiddleware:
             await send(message)
 
         async def receive_limited() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(body_until):
+                    message = await receive()
+            except TimeoutError:
+                raise too_slow(BODY_SECONDS) from None
             if message["type"] == "http.request":
+                complete = not message.get("more_body", False)
                 received = len(message.get("body", b""))
                 size += received
                 load.body_bytes += received
