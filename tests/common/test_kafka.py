@@ -5,6 +5,7 @@ import random
 import time
 import uuid
 
+import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
 from libs.cli.local.processes import free_ports
@@ -116,13 +117,17 @@ async def test_what_waited_in_vain_is_not_sent_later(producer: Producer, kafka: 
 
 
 async def test_a_dead_broker_is_told_within_the_deadline_and_recovered_from(
-    producer: Producer, kafka: TestBroker
+    producer: Producer, kafka: TestBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await kafka.kill()
     try:
         outcomes = await asyncio.wait_for(producer.send([record()] * 3, 0.8), 5)
         assert all(outcome is not None for outcome in outcomes)
         assert producer.problem
+        # A process that gets no requests because it is unready must not stay so.
+        with monkeypatch.context() as patch:
+            patch.setattr("libs.common.kafka.producer.FORGOTTEN_AFTER_SECONDS", 0)
+            assert producer.problem is None
     finally:
         await kafka.start()
     async with asyncio.timeout(30):

@@ -28,6 +28,9 @@ MAX_RECORD_BYTES = 1_048_576
 REBUILD_AFTER_SECONDS = 10.0
 """So long every send must have failed before the client is replaced: only a start asks the bootstrap address again."""
 
+FORGOTTEN_AFTER_SECONDS = 30.0
+"""So long a failure makes a process unready: without requests nothing would be sent that could prove it over."""
+
 
 PARTITIONS_SECONDS = 5.0
 """So long a topic's partitions count as known: more may be added at any time."""
@@ -71,6 +74,7 @@ class Producer:
         self._partitions: dict[str, tuple[float, list[int]]] = {}
         self._supervisor: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
+        self._failed_at = 0.0
         self._rebuild = asyncio.Event()
 
     async def start(self) -> None:
@@ -93,7 +97,7 @@ class Producer:
         """Why publishing fails at present, or None."""
         if self._client is None:
             return "not connected to Kafka"
-        if self._failing_since is not None:
+        if self._failing_since is not None and time.monotonic() - self._failed_at < FORGOTTEN_AFTER_SECONDS:
             return f"no acknowledgement from Kafka for {time.monotonic() - self._failing_since:.0f} s"
         return None
 
@@ -146,6 +150,8 @@ class Producer:
 
     def _note(self, success: bool) -> None:
         now = time.monotonic()
+        if not success:
+            self._failed_at = now
         if success:
             self._failing_since = None
         elif self._failing_since is None:
