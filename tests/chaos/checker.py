@@ -131,7 +131,10 @@ def poison_of(history: History, topics: Iterable[str]) -> list[str]:
 
 
 async def _check_notices(system: System, history: History) -> Verdict:
-    """What the services decided, each of it told once: profile has every notice in its history."""
+    """What the services decided, each of it told once: profile has every notice in its history.
+
+    Each revision of an entity tells something else: the same one twice means that one of the two was never decided.
+    """
     moves = "select (segment_from is not null)::int + (segment_to is not null)::int from membership_change"
     wanted: Counter[Hashable] = Counter(
         await _column(system, "engagement", "select decision_id from decision where account = $1", history)
@@ -146,6 +149,15 @@ async def _check_notices(system: System, history: History) -> Verdict:
     rows = await system.query("profile", statement, history.account, history.source)
     verdict = Verdict("notices", wanted.total())
     verdict.compare("notice", wanted, Counter(row[0] for row in rows))
+    told = await system.query(
+        "profile",
+        "select source, data->>'entity', data->>'revision', count(*) from event"
+        " where account = $1 and source <> $2 group by 1, 2, 3",
+        history.account,
+        history.source,
+    )
+    revisions = {tuple(revision): count for *revision, count in told}
+    verdict.compare("revision", dict.fromkeys(revisions, 1), revisions)
     return verdict
 
 

@@ -115,6 +115,11 @@ class Load:
             while sent.id not in self.history.acknowledged:
                 await self._send(sent, time.monotonic())
 
+    async def repeat(self) -> None:
+        """Everything acknowledged, once more."""
+        for sent in list(self.history.acknowledged.values()):
+            await self._send(sent, time.monotonic())
+
     async def _run(self) -> None:
         started = time.monotonic()
         slot = 0

@@ -10,6 +10,7 @@ from tests.chaos.run import Result, Soak
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 FAULT_MARKS = ("<!-- written by make chaos: faults -->", "<!-- end of faults -->")
+SABOTAGE_MARKS = ("<!-- written by make chaos-sabotage -->", "<!-- end of sabotage -->")
 SOAK_MARKS = ("<!-- written by make chaos: soak -->", "<!-- end of soak -->")
 HEADINGS = (
     "fault",
@@ -95,6 +96,10 @@ def write_faults(results: Sequence[Result]) -> None:
 
 def write_soak(soak: Soak) -> None:
     _replace(SOAK_MARKS, soak_table(soak))
+
+
+def write_sabotage(text: str) -> None:
+    _replace(SABOTAGE_MARKS, text)
 
 
 def _between(marks: tuple[str, str]) -> str:

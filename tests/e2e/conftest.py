@@ -13,6 +13,7 @@ ACCOUNTS = {
     "demo": SHANGHAI,
     "checked": SHANGHAI,
     "fire": SHANGHAI,
+    "sabotaged": SHANGHAI,
     "kuairand": SHANGHAI,
     "kuairand-shuffled": SHANGHAI,
     "tigerbeetle": {**SHANGHAI, **BY_ACCOUNT_DAY},

@@ -30,7 +30,8 @@ SECRETS = {"douyin": "douyin-secret", "standard": "whsec_" + "c2VjcmV0" * 4}
 
 
 class System:
-    """Starts on free ports; `accounts` maps names to their settings in superfan.toml (zone, sign_in_day, …)."""
+    """Starts on free ports. `program` names a module, with arguments, that starts a service in its way (see
+    tests.chaos.sabotaged). `accounts` maps names to their settings in superfan.toml (zone, sign_in_day, …)."""
 
     def __init__(
         self, server: TestServer, accounts: Mapping[str, Mapping[str, str]], broker: TestBroker | None = None
@@ -42,6 +43,7 @@ class System:
         self.children: dict[str, Child] = {}
         self.http = httpx.AsyncClient(timeout=30)
         self.log_format = "console"
+        self.program: tuple[str, ...] = ()
         self.env: dict[str, str] = {}
         self.key_rates: dict[str, float] = {}
         self._server = server
@@ -88,7 +90,7 @@ class System:
             env[f"{prefix}PG_URL"] = self.databases[service]
         if service == "ingest":
             env[f"{prefix}SPOOL"] = str(self.folder / f"{name}-spool")
-        command = [sys.executable, "-m", f"services.{service}", role]
+        command = [sys.executable, "-m", *self.program, f"services.{service}", role]
         self.children[name] = Child.spawn(
             name, command, log=self.folder / f"{name}.log", env=env, cwd=Path(__file__).parents[2]
         )
