@@ -26,7 +26,7 @@ demo: setup ## Send made-up fans through the front door of the running system an
 	@$(BIN)/superfan demo $(ARGS)
 
 test: setup ## Run the tests on a real Kafka and a real PostgreSQL that they start themselves
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: setup ## Measure the performance budget beside its limits; ARGS="--write" keeps it in docs/performance.md
 	@$(BIN)/python -m tests.bench $(ARGS)
