@@ -8,16 +8,15 @@ counts that wait several times against its deadline. So a lane has one batch in 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One message to publish. `headers` are (name, value) pairs."""
 
     topic: str

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any
 
 import orjson
@@ -204,4 +205,7 @@ def refusal_of(rejection: Rejection) -> Problem:
 
 def count_delivery(source: Source, outcome: str, reason: str = "") -> None:
     """One delivery in the metrics."""
-    WEBHOOKS.labels(SERVICE, source.platform, outcome, reason).inc()
+    _deliveries(source.platform, outcome, reason).inc()
+
+
+_deliveries = lru_cache(maxsize=1000)(partial(WEBHOOKS.labels, SERVICE))
