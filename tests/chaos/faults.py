@@ -17,7 +17,7 @@ import orjson
 
 from libs.common.kafka import Producer, Record
 from tests.chaos.load import History
-from tests.chaos.world import World, fill
+from tests.chaos.world import UNCHECKED, World, fill
 from tests.support.services import SERVICES, SPOOLED, WITH_DATABASE
 
 ACK_LIMIT = 1.2
@@ -137,8 +137,8 @@ async def killed_ingest(world: World, history: History, seconds: float) -> str:
 
 
 async def spool_disk_full(world: World, history: History, seconds: float) -> str:
-    """Kafka is a black hole and not a byte is free on the file system of ingest's spool (tmpfs of 64 MiB). ingest is
-    restarted on it, still full; then the room comes back, and then Kafka."""
+    """Kafka is a black hole and not a byte is free on the file system of ingest's spool (tmpfs of 64 MiB), nor in its
+    file. ingest is restarted on it, still full; then the room comes back, and then Kafka."""
     if world.why_no_disks:
         raise NotPossibleError(world.why_no_disks)
     world.proxy.swallow()
@@ -146,6 +146,7 @@ async def spool_disk_full(world: World, history: History, seconds: float) -> str
     before = await world.total(SPOOLED, ["ingest"])
     ballast = await asyncio.to_thread(fill, world.spool_disk)
     try:
+        await _stuff(world)
         await asyncio.sleep(seconds)
         full = history.statuses()[503]
         held = await world.total(SPOOLED, ["ingest"])
@@ -158,6 +159,22 @@ async def spool_disk_full(world: World, history: History, seconds: float) -> str
     accepted = await world.total(SPOOLED, ["ingest"])
     world.proxy.heal()
     return f"{full} refused with 503 while full; spool {before} → {held} while full → {accepted} with room again"
+
+
+async def _stuff(world: World) -> None:
+    """Large events of an account that nobody checks, until three of them are refused: the spool's file has room inside
+    when it has been larger."""
+    refused = 0
+    for number in range(200):
+        comment = {"content_id": "c", "comment_id": str(number), "text": "x" * 200_000}
+        answer = await world.system.http.post(
+            world.system.url("ingest", "/v1/events"),
+            json={"type": "comment", "user": "u", "id": str(number), "data": comment},
+            headers=world.system.authorization(UNCHECKED),
+        )
+        refused += answer.status_code == 503
+        if refused == 3:
+            return
 
 
 async def kafka_disk_full(world: World, history: History, seconds: float) -> str:
