@@ -62,7 +62,8 @@ def fault_table(rows: dict[str, str]) -> str:
     """The rows in the order of the battery, and what each fault is."""
     known = [rows[name] for name in FAULTS if name in rows]
     meaning = [f"- **{name}** {fault.what}" for name, fault in FAULTS.items()]
-    return "\n".join([f"Machine of the last run: {machine()}.", "", *heading(), *known, "", *meaning])
+    where = machine().replace("before the run", "at its end")
+    return "\n".join([f"Machine of the last run: {where}.", "", *heading(), *known, "", *meaning])
 
 
 def soak_table(soak: Soak) -> str:
