@@ -57,7 +57,8 @@ async def killed_workers(world: World, history: History, seconds: float) -> str:
         await world.kill(service)
         await world.respawn(service)
         kills += 1
-        await world.system.wait_ready([service])
+        if time.monotonic() < end:
+            await world.system.wait_ready([service])
         await asyncio.sleep(draw.uniform(0, 0.5))
     return f"{kills} kills"
 
@@ -72,7 +73,7 @@ async def zombies(world: World, history: History, seconds: float) -> str:
     world.signal(signal.SIGSTOP)
     await asyncio.sleep(max(seconds, 13))  # Kafka's session time-out is 10 s
     world.signal(signal.SIGCONT)
-    await asyncio.sleep(5)
+    await asyncio.sleep(3)
     refused = await world.total("superfan_offset_conflicts_total", WITH_DATABASE)
     await world.remove(copies)
     return f"frozen for {max(seconds, 13):.0f} s; {refused} batches of zombies refused"

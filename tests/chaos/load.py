@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -19,6 +20,7 @@ RATE = 150
 ZONE = ZoneInfo("Asia/Shanghai")
 """Of every account that events are sent to: the checker's days are days of this zone."""
 CONNECTIONS = 400
+TOGETHER = 20
 HUNG_SECONDS = 30.0
 REPEATS = 0.05
 LATE = 0.05
@@ -89,7 +91,7 @@ class Load:
         self._recent: deque[Sent] = deque(maxlen=1000)
         self._free: list[Connection] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[int]] = set()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -111,14 +113,21 @@ class Load:
 
     async def send(self, count: int) -> None:
         """`count` new events, each sent until it is acknowledged."""
-        for sent in [self._make() for _ in range(count)]:
-            while sent.id not in self.history.acknowledged:
-                await self._send(sent, time.monotonic())
+        await self._send_all([self._make() for _ in range(count)])
 
     async def repeat(self) -> None:
-        """Everything acknowledged, once more."""
-        for sent in list(self.history.acknowledged.values()):
-            await self._send(sent, time.monotonic())
+        """Everything acknowledged so far, once more."""
+        await self._send_all(list(self.history.acknowledged.values()))
+
+    async def _send_all(self, events: Sequence[Sent]) -> None:
+        """Several at a time, each until this attempt of it is acknowledged."""
+
+        async def deliver(sent: Sent) -> None:
+            while await self._send(sent, time.monotonic()) != 202:
+                await asyncio.sleep(0.2)
+
+        for start in range(0, len(events), TOGETHER):
+            await asyncio.gather(*map(deliver, events[start : start + TOGETHER]))
 
     async def _run(self) -> None:
         started = time.monotonic()
@@ -168,7 +177,7 @@ class Load:
         self._recent.append(sent)
         return sent
 
-    async def _send(self, sent: Sent, due: float) -> None:
+    async def _send(self, sent: Sent, due: float) -> int:
         async with self._slots:
             headers = {**self._system.authorization(self.history.account), "Content-Type": "application/json"}
             raw = request_bytes("/v1/events", sent.body, headers)
@@ -182,6 +191,7 @@ class Load:
                 if status > HUNG:
                     self._free.append(connection)
         self.history.note(sent, due, status)
+        return status
 
     async def _connection(self) -> Connection:
         while self._free:

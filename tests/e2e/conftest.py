@@ -11,7 +11,6 @@ SHANGHAI = {"zone": "Asia/Shanghai"}
 BY_ACCOUNT_DAY = {"sign_in_day": "account"}
 ACCOUNTS = {
     "demo": SHANGHAI,
-    "checked": SHANGHAI,
     "fire": SHANGHAI,
     "sabotaged": SHANGHAI,
     "kuairand": SHANGHAI,
