@@ -58,7 +58,8 @@ def main() -> None:
         del os.environ[name]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     results, soaked = asyncio.run(battery(arguments))
-    print("", *heading(), *(row(cells(result)) for result in results), sep="\n")
+    if results:
+        print("", *heading(), *(row(cells(result)) for result in results), sep="\n")
     if soaked:
         print("", soak_table(soaked), sep="\n")
     if arguments.write:

@@ -72,7 +72,7 @@ def soak_table(soak: Soak) -> str:
     summary = (
         f"{today()}: {result.note}; {result.acknowledged:,} acknowledged, lost {result.lost}, doubled {result.doubled};"
         f" p99.9 of the 202s {result.wait(0.999):.2f} s, slowest {result.wait(1):.2f} s."
-        f" {'Flat' if soak.good else '**Not flat**'}."
+        f" {'Flat' if soak.good else '**Not flat**'}. {machine().replace('before the run', 'at its end')}."
     )
     lines = [
         summary,
