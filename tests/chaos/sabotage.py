@@ -62,7 +62,7 @@ class Trial:
             str(self.result.lost),
             str(self.result.doubled),
             ", ".join(verdict.service for verdict in bad) or "nobody",
-            (details[0] if details else "").replace("|", "/")[:160],
+            (details[0] if details else "").partition(", such as")[0],
             today(),
         )
 
