@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from libs.common.events import EVENT_TYPES, Problem
 from libs.common.kafka import Producer, Record, is_refusal
-from services.ingest.domain.breaker import Breaker
+from services.ingest.domain.breaker import Breaker, State
 from services.ingest.domain.completion import Refusal, Sender, complete, too_large
 from services.ingest.domain.masking import mask
 from services.ingest.domain.strict_json import find_flaws
@@ -181,6 +181,10 @@ async def publish(stores: Stores, verdicts: Sequence[Verdict]) -> None:
     if not verdicts:
         return
     outcomes = await _send(stores, [verdict.record for verdict in verdicts])
+    if not any(outcomes) and not any(verdict.refusal for verdict in verdicts):
+        for name, count in Tally([verdict.type for verdict in verdicts]).items():
+            _accepted(name).inc(count)
+        return
     failures = Tally[str]()
     accepted, invalid = Tally[str](), Tally[tuple[str, str]]()
     waiting: list[tuple[Verdict, str]] = []
@@ -221,7 +225,8 @@ async def _send(stores: Stores, records: Sequence[Record]) -> Sequence[Exception
     started = time.monotonic()
     breaker = stores.breaker
     allowed = breaker.allow(started)
-    _BREAKER_STATE.set(breaker.state)
+    if breaker.state is not State.CLOSED:
+        _BREAKER_STATE.set(breaker.state)
     if not allowed:
         return [BreakerOpenError()] * len(records)
     try:

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from starlette.requests import ClientDisconnect
 
 from libs.common.config import Source
 from libs.common.telemetry import current_traceparent
@@ -116,11 +115,15 @@ async def publish(request: Request, verdicts: Sequence[Verdict]) -> None:
 
 
 async def read_body(request: Request) -> bytes:
-    """The raw body; the app limits its size."""
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise bad_request("The client went away before the body was complete.", "client_closed_request") from None
+    """The raw body, read once; the app limits its size."""
+    chunks: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise bad_request("The client went away before the body was complete.", "client_closed_request")
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
 def _media_type(headers: Headers) -> str:

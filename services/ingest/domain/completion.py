@@ -108,8 +108,8 @@ def _check_rules(sent: dict[str, Any], sender: Sender, *, cloudevent: bool) -> l
         found.append(("subject", Problem("/user", detail)))
     if "data_base64" in sent:
         found.append(("field", Problem("/data_base64", "binary data is not taken; send data as JSON")))
-    media = sent.get("datacontenttype", "application/json")
-    if not isinstance(media, str) or not _JSON_MEDIA.fullmatch(media):
+    media = sent.get("datacontenttype")
+    if media is not None and not (isinstance(media, str) and _JSON_MEDIA.fullmatch(media)):
         found.append(("field", Problem("/datacontenttype", "Input should be application/json or absent")))
     if cloudevent and "specversion" not in sent:
         found.append(("field", Problem("/specversion", "Field required")))
