@@ -13,9 +13,10 @@ from sqlalchemy import text
 
 from libs.common.consumer import Applier, Worker
 from libs.common.consumer.offsets import StoredPositions
+from libs.common.consumer.worker import halve
 from libs.common.db import AsyncSession, Sessions
 from libs.common.events import AnyEvent, new_event
-from libs.common.kafka import Producer, Record, end_offsets
+from libs.common.kafka import Batch, Producer, Record, end_offsets
 from libs.common.outbox import Relay
 from tests.support.folding import rows
 from tests.support.kafka import TestBroker
@@ -143,26 +144,58 @@ async def test_a_lost_database_is_waited_for(kafka: TestBroker, sessions: Sessio
         await worker.stop()
 
 
-async def test_a_partition_that_another_member_moved_is_read_again_and_the_rest_goes_on(
+@dataclass
+class Overlapping(Recorder):
+    """Tells how many transactions were at work at once, at most."""
+
+    running: int = 0
+    most: int = 0
+
+    async def __call__(self, session: AsyncSession, events: list[AnyEvent], now: datetime) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0.2)
+        await super().__call__(session, events, now)
+        self.running -= 1
+
+
+async def test_a_backlog_is_applied_by_two_transactions_and_a_partition_moved_elsewhere_is_read_again(
     kafka: TestBroker, sessions: Sessions, producer: Producer
 ) -> None:
-    recorder = Recorder()
-    worker, _ = make(kafka, sessions, producer, recorder)
+    recorder = Overlapping()
+    worker, relay = make(kafka, sessions, producer, recorder)
     await worker.start()
     try:
         first = await send(producer, 100)  # some in every partition
         await until(lambda: set(first) <= set(recorder.seen))
+        relay.full = True
+        await asyncio.sleep(1.5)  # longer than one poll, so that the loop has paused
         async with sessions() as session, session.begin():
             await session.execute(
                 text("update consumer_offset set next_offset = next_offset + 1 where partition in (3, 4)")
             )
-        second = await send(producer, 100)
-        await until(lambda: len(set(second) & set(recorder.seen)) >= 98)
+        second = await send(producer, 800)
+        relay.full = False
+        await until(lambda: len(set(second) & set(recorder.seen)) >= 798)
         await asyncio.sleep(0.5)
-        assert len(set(second) & set(recorder.seen)) == 98
+        assert len(set(second) & set(recorder.seen)) == 798
         assert len(recorder.seen) == len(set(recorder.seen))
+        assert recorder.most == 2
     finally:
         await worker.stop()
+
+
+def test_a_poll_is_halved_by_its_records() -> None:
+    def batch(partition: int, records: int) -> Batch:
+        return Batch(TOPIC, partition, 0, records, [None] * records)  # type: ignore[list-item]
+
+    def sizes(*records: int) -> list[int]:
+        return [sum(len(b.records) for b in half) for half in halve([batch(n, r) for n, r in enumerate(records)])]
+
+    assert sizes(399) == sizes(200, 199) == [399]
+    assert sizes(1000) == [1000]  # of one partition, so in order
+    assert sizes(300, 100, 100, 100) == [300, 300]
+    assert sizes(500, 3) == [500, 3]
 
 
 async def test_stopping_finishes_the_batch_at_hand(kafka: TestBroker, sessions: Sessions, producer: Producer) -> None:

@@ -22,6 +22,9 @@ COMMIT_SECONDS = 1.0
 GATHER_SECONDS = 0.025
 """Times the number of a worker's topics: so long events gather while they come one by one. It bounds the transactions
 of a worker at about forty a second, whatever it reads; a backlog does not wait."""
+SIDE_BY_SIDE_RECORDS = 400
+"""From so many records on, what a poll brought is applied as two transactions at once: this process works for one while
+PostgreSQL works for the other. They share no partition, so hardly a row."""
 STUCK_SECONDS = 90
 """Liveness: a loop that has neither polled nor tried a batch for so long is wedged (three rebalance time-outs)."""
 
@@ -41,7 +44,10 @@ class Worker:
     ) -> None:
         self._line = applier.line
         gather = GATHER_SECONDS * len(topics)
-        self._loops = [TopicLoop(service, bootstrap, topic, applier, positions, relay, gather) for topic in topics]
+        second = asyncio.Lock()
+        self._loops = [
+            TopicLoop(service, bootstrap, topic, applier, positions, relay, gather, second) for topic in topics
+        ]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -87,6 +93,7 @@ class TopicLoop:
         positions: StoredPositions,
         relay: Relay,
         gather_seconds: float,
+        second: asyncio.Lock,
     ) -> None:
         self.topic = topic
         self.stopping = False
@@ -98,6 +105,7 @@ class TopicLoop:
         self._positions = positions
         self._relay = relay
         self._gather_seconds = gather_seconds
+        self._second = second  # one loop of a worker at a time may use another connection
         self._working = asyncio.Lock()
         self._draining = False
         self._uncommitted: dict[tuple[str, int], int] = {}
@@ -153,11 +161,22 @@ class TopicLoop:
                 consumer.forget(batch)
         elif batches:
             async with self._working:
-                await self._apply(consumer, batches)
+                await self._apply_all(consumer, batches)
         metrics.ASSIGNED.labels(*self._labels).set(consumer.assigned)
         metrics.LAG.labels(*self._labels).set(consumer.lag())
         metrics.REBALANCES.labels(*self._labels).inc(consumer.take_rebalances())
         await self._commit(consumer)
+
+    async def _apply_all(self, consumer: Consumer, batches: list[Batch]) -> None:
+        halves = halve(batches)
+        if len(halves) == 1 or self._second.locked():
+            await self._apply(consumer, batches)
+            return
+        async with self._second:
+            ended = await asyncio.gather(*(self._apply(consumer, half) for half in halves), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
 
     async def _apply(self, consumer: Consumer, batches: list[Batch]) -> None:
         delay = 0.1
@@ -213,6 +232,19 @@ class TopicLoop:
         offsets, self._uncommitted = self._uncommitted, {}
         with contextlib.suppress(Exception):
             await consumer.commit(offsets)
+
+
+def halve(batches: list[Batch]) -> list[list[Batch]]:
+    """Two lists of about as many records, or the one when it is small or of one partition."""
+    if len(batches) < 2 or sum(len(batch.records) for batch in batches) < SIDE_BY_SIDE_RECORDS:
+        return [batches]
+    halves: list[list[Batch]] = [[], []]
+    sizes = [0, 0]
+    for batch in sorted(batches, key=lambda batch: -len(batch.records)):
+        smaller = sizes.index(min(sizes))
+        halves[smaller].append(batch)
+        sizes[smaller] += len(batch.records)
+    return halves
 
 
 def group_of(service: str, topic: str) -> str:
