@@ -8,6 +8,7 @@ import hashlib
 from base64 import b32encode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,6 +39,7 @@ class User:
     subjects: tuple[str, ...]
 
 
+@lru_cache(maxsize=16_384)  # the same people come again and again
 def user_id_of(account: str, subject: str) -> str:
     """`usr_` and 32 characters: base32 of the first 20 bytes of SHA-256 over account, NUL, subject."""
     digest = hashlib.sha256(f"{account}\0{subject}".encode()).digest()

@@ -67,7 +67,7 @@ async def insert_new(session: AsyncSession, events: Sequence[AnyEvent], keep: Ke
             "data": [event.data_json().decode() if keep(event.type) else None for _, event in rows],
         },
     )
-    fresh = {bytes(row[0]) for row in inserted}
+    fresh = set(inserted.scalars().all())
     new = [event for digest, event in first.items() if digest in fresh]
     conflicting = 0
     if len(new) < len(events):

@@ -36,7 +36,7 @@ async def advance(session: AsyncSession, cluster_id: str, batches: Sequence[Batc
             "nexts": [batch.next_offset for batch in rows],
         },
     )
-    moved = {(row[0], row[1]) for row in result}
+    moved = {tuple(row) for row in result.all()}
     return [batch for batch in rows if (batch.topic, batch.partition) not in moved]
 
 

@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -45,8 +44,7 @@ class OffsetConflictError(Exception):
         self.batches = batches
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(NamedTuple):
     record: Message
     event: AnyEvent
 
