@@ -157,7 +157,7 @@ class _Bench:
         """The real Applier, as a worker uses it on a backlog: two transactions at once."""
         async with _Database(self._server, self._template) as database:
             applier, now = await self._applier(database), datetime.now(UTC)
-            await applier.apply(CLUSTER, self._warm_up, now)
+            await asyncio.gather(*(applier.apply(CLUSTER, [batch], now) for batch in self._warm_up))  # both connections
             with self._clock(self._events) as run:
                 for poll in self._polls:
                     await asyncio.gather(*(applier.apply(CLUSTER, half, now) for half in halve(poll)))
