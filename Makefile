@@ -4,10 +4,10 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test proof bench check migrate openapi
+.PHONY: help setup run demo test proof bench chaos chaos-sabotage check migrate openapi
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## Make .venv from the lock file (the other commands do it when they need it)
 
@@ -26,13 +26,19 @@ demo: setup ## Send made-up fans through the front door of the running system an
 	@$(BIN)/superfan demo $(ARGS)
 
 test: setup ## Run the tests on a real Kafka and a real PostgreSQL that they start themselves
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 proof: setup ## Compare all real data with their answers, shuffled and with kills; ARGS="--events DIR --expected DIR"
 	@$(BIN)/python -m tests.proof $(ARGS)
 
 bench: setup ## Measure the performance budget beside its limits; ARGS="--write" keeps it in docs/performance.md
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: setup ## Break a running system in every way and check that nothing is lost or doubled; ARGS="--only F1,F6 --write"
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+chaos-sabotage: setup ## Break each promise on purpose and check that the battery notices; ARGS="--only no-identity"
+	@$(BIN)/python -m tests.chaos.sabotage $(ARGS)
 
 check: setup ## Lint, types, import contracts, generated documents up to date
 	$(BIN)/ruff check .

@@ -1,12 +1,25 @@
 """PostgreSQL: the engine with its timeouts, sessions, and which errors are not the fault of the data."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["AsyncEngine", "AsyncSession", "Sessions", "is_transient", "make_engine", "make_sessions", "sqlstate"]
+__all__ = [
+    "AsyncEngine",
+    "AsyncSession",
+    "Sessions",
+    "after_commit",
+    "is_transient",
+    "make_engine",
+    "make_sessions",
+    "sqlstate",
+]
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -17,12 +30,12 @@ TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57", "25006", "58
 def make_engine(url: str, pool_size: int, *, patient: bool = False) -> AsyncEngine:
     """An engine on `postgresql://…` with at most `pool_size` connections; every wait in it is bounded, unless it is to
     be `patient`, for jobs that go through whole tables."""
-    return create_async_engine(
+    engine = create_async_engine(
         url.replace("postgresql://", "postgresql+asyncpg://", 1),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=True,
+        pool_use_lifo=True,  # few busy connections know all statements; many would each prepare them
         pool_recycle=1800,
         hide_parameters=True,  # values of events are personal data; they have no place in logs
         connect_args={
@@ -38,11 +51,59 @@ def make_engine(url: str, pool_size: int, *, patient: bool = False) -> AsyncEngi
             },
         },
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """A lost connection is known without asking the server: `pool_pre_ping` costs three round trips a transaction."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError("the server has closed the connection")
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
     """Sessions of `engine`; whoever opens one commits it: the request's dependency or the consumer."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    return async_sessionmaker(engine, expire_on_commit=False, sync_session_class=_Session)
+
+
+class _Session(Session):
+    """Of its own, so that the hooks below concern no other session."""
+
+
+def after_commit(session: AsyncSession, act: Callable[[], None]) -> None:
+    """Call `act` once what the session is doing now is committed, and never if it is rolled back: with the transaction,
+    or with a savepoint around this call. For counters: a batch that is tried again must not count twice."""
+    sync = session.sync_session
+    sync.info.setdefault(_WAITING, []).append((sync.get_nested_transaction() or sync.get_transaction(), act))
+
+
+_WAITING = "after_commit"
+
+
+@event.listens_for(_Session, "after_commit")
+def _act(session: Session) -> None:
+    if session.get_nested_transaction() is None:  # else a savepoint is released
+        for _, act in session.info.pop(_WAITING, ()):
+            act()
+
+
+@event.listens_for(_Session, "after_soft_rollback")
+def _forget(session: Session, undone: SessionTransaction) -> None:
+    waiting = session.info.get(_WAITING)
+    if waiting:
+        session.info[_WAITING] = [(within, act) for within, act in waiting if not _is_inside(within, undone)]
+
+
+@event.listens_for(_Session, "after_transaction_end")
+def _forget_all(session: Session, ended: SessionTransaction) -> None:
+    if ended.parent is None:
+        session.info.pop(_WAITING, None)
+
+
+def _is_inside(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    while transaction is not None and transaction is not outer:
+        transaction = transaction.parent
+    return transaction is outer
 
 
 def is_transient(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ import hashlib
 from base64 import b32encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
@@ -48,6 +49,7 @@ class User:
     subjects: tuple[str, ...]
 
 
+@lru_cache(maxsize=16_384)  # the same people come again and again
 def user_id_of(account: str, subject: str) -> str:
     """`usr_` and 32 characters: base32 of the first 20 bytes of SHA-256 over account, NUL, subject."""
     digest = hashlib.sha256(f"{account}\0{subject}".encode()).digest()

@@ -73,7 +73,7 @@ async def insert_new(session: AsyncSession, events: Sequence[AnyEvent], keep: Ke
             ],
         },
     )
-    fresh = {bytes(row[0]) for row in inserted}
+    fresh = set(inserted.scalars().all())
     new = [event for digest, event in first.items() if digest in fresh]
     conflicting = 0
     if len(new) < len(events):

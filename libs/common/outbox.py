@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Sessions
-from libs.common.events import AnyEvent
+from libs.common.events import AnyEvent, parse_event
 from libs.common.kafka import Producer, Record
 
 log = structlog.get_logger(__name__)
@@ -32,20 +32,30 @@ OUTBOX_PUBLISHED = Counter("superfan_outbox_published_total", "Derived events pu
 OUTBOX_ERRORS = Counter("superfan_outbox_errors_total", "Failed attempts to publish derived events", ["service"])
 
 
+INSERT = text(
+    "insert into outbox (topic, key, value) select * from"
+    " unnest(cast(:topics as text[]), cast(:keys as bytea[]), cast(:values as bytea[]))"
+)
+TAKE = text(
+    "delete from outbox where id in (select id from outbox order by id limit :limit"
+    " for update skip locked) returning topic, key, value"
+)
+
+
 async def add(session: AsyncSession, events: Sequence[AnyEvent]) -> None:
-    """Publish `events` if and when the session's transaction commits. One statement."""
+    """Publish `events` if and when the session's transaction commits. One statement.
+
+    Raises ValueError for a text with a NUL character, which no consumer could store.
+    """
     if not events:
         return
+    values = [event.to_json() for event in events]
+    if any(b"\\u0000" in value for value in values):
+        for event in events:
+            parse_event(event.to_json())  # the escape may stand in innocent text
     await session.execute(
-        text(
-            "insert into outbox (topic, key, value) select * from"
-            " unnest(cast(:topics as text[]), cast(:keys as bytea[]), cast(:values as bytea[]))"
-        ),
-        {
-            "topics": [event.topic for event in events],
-            "keys": [event.key for event in events],
-            "values": [event.to_json() for event in events],
-        },
+        INSERT,
+        {"topics": [event.topic for event in events], "keys": [event.key for event in events], "values": values},
     )
     session.info["outbox"] = True
 
@@ -103,17 +113,9 @@ class Relay:
     async def publish_some(self) -> int:
         """Publish and remove up to 500 rows in one transaction; returns how many. Raises what went wrong."""
         async with self._sessions() as session, session.begin():
-            rows = (
-                await session.execute(
-                    text(
-                        "delete from outbox where id in (select id from outbox order by id limit :limit"
-                        " for update skip locked) returning topic, key, value"
-                    ),
-                    {"limit": BATCH},
-                )
-            ).all()
+            rows = (await session.execute(TAKE, {"limit": BATCH})).all()
             if rows:
-                records = [Record(row.topic, bytes(row.key), bytes(row.value)) for row in rows]
+                records = [Record(topic, key, value) for topic, key, value in rows]
                 outcomes = await self._producer.send(records, timeout=10)
                 failure = next((outcome for outcome in outcomes if outcome is not None), None)
                 if failure is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from libs.common.telemetry import get_logger
 
@@ -189,6 +190,50 @@ def listen(host: str, port: int) -> socket.socket:
         raise StartError(f"cannot listen on {host} port {port}: {reason}") from None
 
 
+MOST_JOINED_BYTES = 32_768
+"""More is sent at once: the transport must see it to hold back who writes faster than the client reads."""
+
+
+class _JoinedWrites:
+    """A transport that sends what is written within one turn of the loop at once.
+
+    uvicorn writes an answer's head and its body apart, and uvloop sends the first part before it knows of the second:
+    a small answer cost two system calls, a twentieth of the time of ingest.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self._waiting: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._call_soon(self._send)
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > MOST_JOINED_BYTES:
+            self._send()
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._waiting and not self._transport.is_closing():
+            self._transport.write(b"".join(self._waiting))
+        self._waiting.clear()
+        self._size = 0
+
+
+class _HttpProtocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_JoinedWrites(transport))  # type: ignore[arg-type]
+
+
 class HttpServer:
     """uvicorn without its signal handlers. `port` is the real one once started, also for port 0."""
 
@@ -199,7 +244,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=_HttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

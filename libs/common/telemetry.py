@@ -7,12 +7,13 @@ never hold an account or a user.
 
 import json
 import logging
+import random
 import re
-import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -53,11 +54,17 @@ LOOP_LAG_SECONDS = Gauge(
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_random = random.Random()  # noqa: S311  names, no secrets: it needs no system call for each
 
 
 def new_traceparent() -> str:
     """A W3C `traceparent` that starts a trace: random ids, not sampled."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    return f"00-{_random.getrandbits(128):032x}-{_random.getrandbits(64):016x}-00"
+
+
+def new_request_id() -> str:
+    """A name for a request that came without one."""
+    return f"req_{_random.getrandbits(96):024x}"
 
 
 def valid_traceparent(text: str | None) -> str | None:
@@ -85,6 +92,24 @@ def bind_trace(traceparent: str | None) -> Iterator[str]:
         yield value
     finally:
         _traceparent.reset(token)
+
+
+class RequestContext:
+    """`with RequestContext(request_id, traceparent)`: logs within carry both; see `bind_trace`."""
+
+    __slots__ = ("_request_id", "_token", "_tokens", "_traceparent")
+
+    def __init__(self, request_id: str, traceparent: str | None) -> None:
+        self._request_id = request_id
+        self._traceparent = valid_traceparent(traceparent) or new_traceparent()
+
+    def __enter__(self) -> None:
+        self._tokens: Mapping[str, Token[Any]] = structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        self._token = _traceparent.set(self._traceparent)
+
+    def __exit__(self, *_: object) -> None:
+        _traceparent.reset(self._token)
+        structlog.contextvars.reset_contextvars(**self._tokens)
 
 
 _SECRET_FIELD = re.compile(r"authorization|password|passwd|secret|token|api_?key|cookie", re.IGNORECASE)
@@ -121,9 +146,52 @@ def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     return event
 
 
+_log_request: Callable[[str, dict[str, Any]], None] | None = None
+
+
+def log_request(request_id: str, fields: dict[str, Any]) -> None:
+    """The entry of one request, which is within its `RequestContext`; only `path` among `fields` may hold a secret.
+
+    A service writes so many of them that it makes them at once, not by the chain of processors, at a sixth of the cost.
+    """
+    if _log_request is not None:
+        _log_request(request_id, fields)
+    else:
+        _request_logger.info("request", **fields)
+
+
+_request_logger = structlog.get_logger(module="libs.common.web")
+
+
+def _log_request_as_json(service: str) -> Callable[[str, dict[str, Any]], None]:
+    write, flush = sys.stderr.buffer.write, sys.stderr.buffer.flush
+
+    def write_entry(request_id: str, fields: dict[str, Any]) -> None:
+        traceparent = _traceparent.get()
+        entry = {
+            "module": "libs.common.web",
+            **fields,
+            "path": redact(fields["path"]),
+            "request_id": request_id,
+            "trace_id": traceparent and traceparent[3:35],
+            "level": "info",
+            "service": service,
+            "time": datetime.now(UTC),
+            "message": "request",
+        }
+        write(_to_json(entry) + b"\n")
+        flush()
+
+    return write_entry
+
+
+def _log_no_request(_request_id: str, _fields: dict[str, Any]) -> None:
+    """Below the level that is logged."""
+
+
 def _to_json(event: EventDict, **_options: Any) -> bytes:
     try:
-        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
     except TypeError:  # an integer over 64 bits, a lone surrogate: rare, and no reason to lose the entry
         return json.dumps(event, default=str).encode()
 
@@ -131,6 +199,7 @@ def _to_json(event: EventDict, **_options: Any) -> bytes:
 def configure_logging(service: str, fmt: LogFormat = "json", level: LogLevel = "info") -> None:
     """Send structlog and stdlib logs of this process to stderr. `request_id`, `trace_id` and what
     `structlog.contextvars` binds are added; secrets are hidden. May be called again."""
+    global _log_request  # noqa: PLW0603  logging is configured for the whole process
 
     def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -167,6 +236,11 @@ def configure_logging(service: str, fmt: LogFormat = "json", level: LogLevel = "
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+    _log_request = None
+    if number > logging.INFO:
+        _log_request = _log_no_request
+    elif fmt == "json":
+        _log_request = _log_request_as_json(service)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -16,6 +16,7 @@ from libs.common.settings import load_settings
 from libs.common.telemetry import configure_logging, get_logger
 from libs.common.web import DEFAULT_LIMITS, Limits, create_app
 from services.ingest.api import router
+from services.ingest.api.events import EVENTS_PATH, hand_in
 from services.ingest.domain.breaker import Breaker
 from services.ingest.jobs import drain
 from services.ingest.platforms import ADAPTERS, standard
@@ -45,6 +46,7 @@ def build_app(config: ConfigFile, stores: Stores, limits: Limits = DEFAULT_LIMIT
             {"name": "webhooks", "description": "What platforms push."},
         ],
         limits=limits,
+        direct={("POST", EVENTS_PATH): hand_in},
     )
     describe_bodies(app)
     return app

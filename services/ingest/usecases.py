@@ -5,6 +5,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from libs.common.events import EVENT_TYPES, Problem
 from libs.common.kafka import Producer, Record, is_refusal
-from services.ingest.domain.breaker import Breaker
+from services.ingest.domain.breaker import Breaker, State
 from services.ingest.domain.completion import Refusal, Sender, complete, too_large
 from services.ingest.domain.masking import mask
 from services.ingest.domain.strict_json import find_flaws
@@ -60,6 +61,12 @@ WEBHOOKS = Counter(
     "Deliveries of platforms; outcome = handshake, accepted, ignored, invalid, rejected or not_stored",
     ["service", "platform", "outcome", "reason"],
 )
+
+
+_ACK_SECONDS = ACK_SECONDS.labels(SERVICE)
+_BREAKER_STATE = BREAKER_STATE.labels(SERVICE)
+_accepted = cache(partial(ACCEPTED.labels, SERVICE))
+"""The counter of one of the known types; searching for it by its labels costs as much as reading an event."""
 
 
 class NotStoredError(Exception):
@@ -122,7 +129,12 @@ def _judge(batch: Batch, index: int, sent: Any, sender: Sender, received: dateti
         return refuse(sent, Refusal("json", flaws[:20]), sender, received, retry_safe=retry_safe)
     fallback = "" if has_id else batch.id_of(index) if batch.id_of is not None else str(uuid4())
     result = complete(
-        dict(sent) if isinstance(sent, dict) else sent, sender, received, fallback, cloudevent=batch.cloudevents
+        dict(sent) if isinstance(sent, dict) else sent,
+        sender,
+        received,
+        fallback,
+        cloudevent=batch.cloudevents,
+        clean=batch.clean,
     )
     if isinstance(result, Refusal):
         return refuse(sent, result, sender, received, retry_safe=retry_safe)
@@ -169,6 +181,10 @@ async def publish(stores: Stores, verdicts: Sequence[Verdict]) -> None:
     if not verdicts:
         return
     outcomes = await _send(stores, [verdict.record for verdict in verdicts])
+    if not any(outcomes) and not any(verdict.refusal for verdict in verdicts):
+        for name, count in Tally([verdict.type for verdict in verdicts]).items():
+            _accepted(name).inc(count)
+        return
     failures = Tally[str]()
     accepted, invalid = Tally[str](), Tally[tuple[str, str]]()
     waiting: list[tuple[Verdict, str]] = []
@@ -194,7 +210,7 @@ async def publish(stores: Stores, verdicts: Sequence[Verdict]) -> None:
             for name, count in Tally(name for _, name in waiting).items():
                 SPOOLED.labels(SERVICE, name).inc(count)
     for name, count in accepted.items():
-        ACCEPTED.labels(SERVICE, name).inc(count)
+        _accepted(name).inc(count)
     for (name, reason), count in invalid.items():
         INVALID.labels(SERVICE, name, reason).inc(count)
     if failures:
@@ -209,7 +225,8 @@ async def _send(stores: Stores, records: Sequence[Record]) -> Sequence[Exception
     started = time.monotonic()
     breaker = stores.breaker
     allowed = breaker.allow(started)
-    BREAKER_STATE.labels(SERVICE).set(breaker.state)
+    if breaker.state is not State.CLOSED:
+        _BREAKER_STATE.set(breaker.state)
     if not allowed:
         return [BreakerOpenError()] * len(records)
     try:
@@ -220,12 +237,12 @@ async def _send(stores: Stores, records: Sequence[Record]) -> Sequence[Exception
     now = time.monotonic()
     failed = [outcome for outcome in outcomes if outcome is not None]
     if not failed:
-        ACK_SECONDS.labels(SERVICE).observe(now - started)
+        _ACK_SECONDS.observe(now - started)
     if failed and all(map(is_refusal, failed)):
         breaker.forget()
     else:
         breaker.record(not failed, now)
-    BREAKER_STATE.labels(SERVICE).set(breaker.state)
+    _BREAKER_STATE.set(breaker.state)
     return outcomes
 
 

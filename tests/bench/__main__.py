@@ -1,4 +1,4 @@
-"""python -m tests.bench [--rounds N] [--only gateway|consumers|whole …] [--write]"""
+"""python -m tests.bench [--rounds N] [--only gateway|consumers|whole|flips …] [--write]"""
 
 import argparse
 import gc
@@ -10,11 +10,11 @@ import structlog
 import uvloop
 
 from libs.common.process import GC_THRESHOLDS
-from tests.bench import consumers, gateway, whole
+from tests.bench import consumers, flips, gateway, whole
 from tests.bench.report import Row, machine, table, write
 from tests.support.postgres import TestServer
 
-PARTS = ("gateway", "consumers", "whole")
+PARTS = ("gateway", "consumers", "whole", "flips")
 
 
 async def bench(parts: list[str], rounds: int) -> list[Row]:
@@ -29,6 +29,8 @@ async def bench(parts: list[str], rounds: int) -> list[Row]:
             rows += await consumers.measure(server, rounds)
         if "whole" in parts:
             rows += await whole.measure(server)
+        if "flips" in parts:
+            rows += await flips.measure(server, rounds)
     finally:
         await server.close()
     return rows

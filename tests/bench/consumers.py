@@ -1,10 +1,12 @@
-"""The four consumers: events a second through the real transaction, from memory; PostgreSQL with fsync.
+"""The four consumers: events a second through the real transactions, from memory; PostgreSQL with fsync.
 
 Limit: the statements by which the same run wrote its rows, recorded with their values, played again by asyncpg on one
 connection, one transaction a batch. Usual way: the same use case in a transaction for each event.
 """
 
+import asyncio
 import importlib
+import itertools
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ from libs.common import inbox
 from libs.common.config import Account
 from libs.common.consumer import Applier
 from libs.common.consumer.offsets import StoredPositions
+from libs.common.consumer.worker import halve
 from libs.common.db import AsyncEngine, make_engine, make_sessions
 from libs.common.events import EVENT_TYPES, parse_event, validate_event
 from libs.common.kafka import Batch
@@ -58,12 +61,13 @@ class Run:
     database_cpu: float
 
 
-def make_batches(service: str) -> list[Batch]:
-    """The same events in every round: warm-up batch first, then EVENTS in batches of one topic."""
+def make_polls(service: str) -> list[list[Batch]]:
+    """The same events in every round, as polls of one topic bring them, a batch of two partitions each; the first is
+    for warming up."""
     draw = random.Random(7)
     end = datetime.now(UTC) - timedelta(minutes=5)
-    by_topic: dict[str, list[bytes]] = {}
-    for number in range(EVENTS + BATCH):
+    by_topic: dict[str, tuple[list[bytes], list[bytes]]] = {}
+    for number in range(EVENTS + 2 * BATCH):
         kind = draw.choice(MIX[service])
         data: dict[str, dict[str, Any]] = {
             "view": {"content_id": f"v{number % 97}", "watch_ms": 8000, "duration_ms": 15_000},
@@ -72,12 +76,13 @@ def make_batches(service: str) -> list[Batch]:
             "share": {"content_id": f"v{number % 97}"},
             "order.paid": {"order_id": f"o{number}", "amount_minor": 1990, "currency": "CNY"},
         }
+        user = draw.randrange(USERS)
         value = validate_event(
             {
                 "id": f"e{number}",
                 "source": "/bench",
                 "type": kind,
-                "subject": f"douyin:ou_{draw.randrange(USERS):05d}",
+                "subject": f"douyin:ou_{user:05d}",
                 "account": "demo",
                 "time": end - timedelta(minutes=draw.randrange(60 * 24 * 30)),
                 "receivedtime": end,
@@ -85,13 +90,19 @@ def make_batches(service: str) -> list[Batch]:
                 "data": data.get(kind, {}),
             }
         ).to_json()
-        by_topic.setdefault(EVENT_TYPES[kind].topic, []).append(value)
-    batches = []
-    for topic, values in by_topic.items():
-        for start in range(0, len(values), BATCH):
-            records = [FakeMessage(topic, 0, start + n, v) for n, v in enumerate(values[start : start + BATCH])]
-            batches.append(Batch(topic, 0, start, start + len(records), records))
-    return batches
+        by_topic.setdefault(EVENT_TYPES[kind].topic, ([], []))[user % 2].append(value)
+    polls = []
+    for topic, partitions in by_topic.items():
+        for start in range(0, max(map(len, partitions)), BATCH):
+            poll = [batch_of(topic, n, start, values) for n, values in enumerate(partitions) if values[start:]]
+            polls.append(poll)
+    return polls
+
+
+def batch_of(topic: str, partition: int, start: int, values: Sequence[bytes]) -> Batch:
+    """Up to BATCH values from `start` on."""
+    records = [FakeMessage(topic, partition, start + n, v) for n, v in enumerate(values[start : start + BATCH])]
+    return Batch(topic, partition, start, start + len(records), records)
 
 
 async def measure(server: TestServer, rounds: int, services: Sequence[str] = WITH_DATABASE) -> list[Row]:
@@ -99,10 +110,10 @@ async def measure(server: TestServer, rounds: int, services: Sequence[str] = WIT
     found: list[Row] = []
     for name in services:
         service: Service = importlib.import_module(f"services.{name}.main").SERVICE
-        batches = make_batches(name)
+        polls = make_polls(name)
         template = await server.create_database()
         await upgrade(template, name)
-        bench = _Bench(server, service, template.rpartition("/")[2], batches)
+        bench = _Bench(server, service, template.rpartition("/")[2], polls)
         recorded = await bench.record()
         ours, limit, usual = [], [], []
         for _ in range(rounds):
@@ -132,24 +143,24 @@ def _row(name: str, ours: list[Run], limit: list[Run], usual: list[Run]) -> Row:
 
 
 class _Bench:
-    def __init__(self, server: TestServer, service: Service, template: str, batches: list[Batch]) -> None:
+    def __init__(self, server: TestServer, service: Service, template: str, polls: list[list[Batch]]) -> None:
         self._server = server
         self._service = service
         self._template = template
-        self._warm_up, self._batches = batches[0], batches[1:]
-        self._events = sum(len(batch.records) for batch in self._batches)
+        self._warm_up, self._polls = polls[0], polls[1:]
+        self._events = sum(len(batch.records) for batch in itertools.chain(*self._polls))
         self._handle = service.make_handler(lambda _: ACCOUNT)
         assert server.server.child is not None
         self._postgres = psutil.Process(server.server.child.pid)
 
     async def ours(self) -> Run:
-        """The real Applier."""
+        """The real Applier, as a worker uses it on a backlog: two transactions at once."""
         async with _Database(self._server, self._template) as database:
             applier, now = await self._applier(database), datetime.now(UTC)
-            await applier.apply(CLUSTER, self._warm_up, now)
+            await asyncio.gather(*(applier.apply(CLUSTER, [batch], now) for batch in self._warm_up))  # both connections
             with self._clock(self._events) as run:
-                for batch in self._batches:
-                    await applier.apply(CLUSTER, batch, now)
+                for poll in self._polls:
+                    await asyncio.gather(*(applier.apply(CLUSTER, half, now) for half in halve(poll)))
         return run
 
     async def record(self) -> list[list[Statement]]:
@@ -165,9 +176,9 @@ class _Bench:
                 if statement.startswith(("insert", "update")):
                     written[-1].append((statement, tuple(parameters)))
 
-            for batch in [self._warm_up, *self._batches]:
+            for batch in itertools.chain(self._warm_up, *self._polls):
                 written.append([])
-                await applier.apply(CLUSTER, batch, now)
+                await applier.apply(CLUSTER, [batch], now)
             return written
 
     async def limit(self, recorded: list[list[Statement]]) -> Run:
@@ -176,9 +187,11 @@ class _Bench:
             await self._applier(database)  # the rows of the positions
             connection = await asyncpg.connect(database.url, server_settings={"jit": "off"})
             try:
-                await _play(connection, recorded[0])
+                warm_up = len(self._warm_up)
+                for statements in recorded[:warm_up]:
+                    await _play(connection, statements)
                 with self._clock(self._events) as run:
-                    for statements in recorded[1:]:
+                    for statements in recorded[warm_up:]:
                         await _play(connection, statements)
             finally:
                 await connection.close()
@@ -186,7 +199,7 @@ class _Bench:
 
     async def usual(self) -> Run:
         """A transaction for each event: its row, then the use case."""
-        values = [record.value or b"" for batch in self._batches for record in batch.records]
+        values = [record.value or b"" for batch in itertools.chain(*self._polls) for record in batch.records]
         random.Random(7).shuffle(values)
         async with _Database(self._server, self._template) as database:
             sessions, now = make_sessions(database.engine), datetime.now(UTC)
@@ -205,8 +218,8 @@ class _Bench:
 
     async def _applier(self, database: "_Database") -> Applier:
         sessions = make_sessions(database.engine)
-        topics = {batch.topic for batch in [self._warm_up, *self._batches]}
-        await StoredPositions("bench", sessions).reset(CLUSTER, {(topic, 0): 0 for topic in topics})
+        partitions = {(batch.topic, batch.partition) for batch in itertools.chain(self._warm_up, *self._polls)}
+        await StoredPositions("bench", sessions).reset(CLUSTER, dict.fromkeys(partitions, 0))
         return Applier("bench", sessions, self._handle, self._service.keep_data)
 
     @contextmanager
@@ -234,7 +247,7 @@ class _Database:
     async def __aenter__(self) -> "_Database":
         self.url = await self._server.create_database(template=self._template)
         await self._server.execute("checkpoint")  # making a database leaves much to write; not in our time
-        self.engine = make_engine(self.url, 1)
+        self.engine = make_engine(self.url, 2)
         return self
 
     async def __aexit__(self, *_error: object) -> None:

@@ -1,10 +1,9 @@
-"""python -m tests.bench.flips [--rounds N]: 100,000 users whose state flips at midnight, among many and among few.
+"""100,000 users whose state flips at midnight, among many and among few.
 
 The same 100,000 flips are made in a database of 1,000,000 users and in one of 100,000, by the sweep and the relay as a
 worker runs them, on a PostgreSQL with fsync and a Kafka on this machine. Each takes two notices.
 """
 
-import argparse
 import asyncio
 import tempfile
 import time
@@ -14,8 +13,6 @@ from pathlib import Path
 
 import asyncpg
 import psutil
-import structlog
-import uvloop
 
 from libs.common.config import ConfigFile
 from libs.common.db import make_engine, make_sessions
@@ -24,7 +21,7 @@ from libs.common.migrate import upgrade
 from libs.common.outbox import Relay
 from libs.common.sweep import Sweep
 from services.segmentation.main import SERVICE
-from tests.bench.report import Row, count, cpu_seconds, machine, median, share, table
+from tests.bench.report import Row, count, cpu_seconds, median, share
 from tests.support.kafka import TestBroker
 from tests.support.postgres import TestServer
 
@@ -167,24 +164,3 @@ async def measure(server: TestServer, rounds: int) -> list[Row]:
             of_limit=share(cpu[MANY] / cpu[DUE]),
         ),
     ]
-
-
-async def _main(rounds: int) -> None:
-    server = TestServer(fsync=True)
-    await server.start()
-    try:
-        rows = await measure(server, rounds)
-    finally:
-        await server.close()
-    print(f"{machine()}; median of {rounds} rounds\n\n{table(rows)}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.flips")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many is told")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    uvloop.run(_main(parser.parse_args().rounds))
-
-
-if __name__ == "__main__":
-    main()

@@ -22,11 +22,13 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._answer: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport | None = None
+        self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("the server closed the connection"))
 
@@ -109,7 +111,7 @@ async def at_rate(url: str, requests: Iterator[bytes], rate: float, seconds: flo
 
     async def send(raw: bytes, planned: float) -> None:
         async with semaphore:
-            connection = free.pop()
+            connection = free.pop(0)  # in turn: a server closes a connection that idles
             _expect_202(await connection.request(raw))
             latencies.append(time.perf_counter() - planned)
             free.append(connection)

@@ -122,10 +122,29 @@ async def test_a_stale_position_is_refused_and_changes_nothing(sessions: Session
     await log.apply([follow("a")])
     applier = Applier("profile", sessions, recorder, lambda _: True)
     with pytest.raises(OffsetConflictError):
-        await applier.apply(CLUSTER, batch_of([follow("b")], position=0), NOW)
+        await applier.apply(CLUSTER, [batch_of([follow("b")], position=0)], NOW)
     with pytest.raises(OffsetConflictError):
-        await applier.apply("another cluster", batch_of([follow("b")], position=1), NOW)
+        await applier.apply("another cluster", [batch_of([follow("b")], position=1)], NOW)
     assert await rows(sessions, "event", "id") == [("a",)]
+
+
+async def test_of_several_partitions_all_are_applied_or_none(sessions: Sessions) -> None:
+    recorder = Recorder([], poison=frozenset({"bad"}))
+    applier = Applier("profile", sessions, recorder, lambda _: True)
+    await StoredPositions("profile", sessions).reset(CLUSTER, {("superfan.follows", n): 0 for n in range(3)})
+    first, second, third = (
+        Batch("superfan.follows", n, 0, 2, batch_of([follow(f"{n}a"), follow("bad" if n == 1 else f"{n}b")]).records)
+        for n in range(3)
+    )
+    await applier.apply(CLUSTER, [first], NOW)
+    with pytest.raises(OffsetConflictError) as refused:
+        await applier.apply(CLUSTER, [first, second, third], NOW)
+    assert refused.value.batches == [first]
+    assert await rows(sessions, "event", "id") == [("0a",), ("0b",)]
+    await applier.apply(CLUSTER, [second, third], NOW)
+    assert await rows(sessions, "event", "id") == [("0a",), ("0b",), ("1a",), ("2a",), ("2b",)]
+    assert await rows(sessions, "dead_letter", "reason") == [("cannot fold ['bad']",)]
+    assert await rows(sessions, "consumer_offset", "partition, next_offset") == [(0, 2), (1, 2), (2, 2)]
 
 
 async def test_of_two_owners_of_a_partition_one_applies_each_batch(sessions: Sessions) -> None:
@@ -136,7 +155,7 @@ async def test_of_two_owners_of_a_partition_one_applies_each_batch(sessions: Ses
 
     async def claim(applier: Applier, position: int) -> None:
         try:
-            await applier.apply(CLUSTER, batch_of([follow(f"e{position}")], position), NOW)
+            await applier.apply(CLUSTER, [batch_of([follow(f"e{position}")], position)], NOW)
         except OffsetConflictError:
             return
 

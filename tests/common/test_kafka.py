@@ -1,12 +1,17 @@
 """The Kafka wrapper on a real broker: answers per record, deadlines that hold, positions from outside."""
 
 import asyncio
+import random
 import time
 import uuid
+
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
 
 from libs.cli.local.processes import free_ports
 from libs.common.events import TOPICS
 from libs.common.kafka import Batch, Consumer, Producer, Record, apply_topics, cluster_id, end_offsets, tail
+from libs.common.kafka.lanes import partition_of
 from libs.common.kafka.producer import MAX_RECORD_BYTES
 from tests.support.kafka import TestBroker
 
@@ -69,14 +74,60 @@ async def test_many_records_of_many_keys(producer: Producer, kafka: TestBroker) 
     assert sum((await end_offsets(kafka.bootstrap, [TOPIC])).values()) == before + 2000
 
 
-async def test_a_dead_broker_is_told_within_the_deadline_and_recovered_from(
+def test_keys_go_to_the_partitions_that_every_client_chooses() -> None:
+    usual = DefaultPartitioner()
+    for partitions in (list(range(12)), list(range(1000))):
+        for size in (*range(70), 1023, 1024, 2000):
+            key = random.Random(size).randbytes(size)
+            assert partition_of(key, partitions) == usual(key, partitions, partitions)
+
+
+async def test_records_of_one_key_keep_their_order_whatever_they_are_sent_with(
     producer: Producer, kafka: TestBroker
+) -> None:
+    key = uuid.uuid4().bytes
+    calls = [[record(b"%d" % (number + more), key) for more in range(3)] for number in range(0, 600, 3)]
+    outcomes = await asyncio.gather(*(producer.send(call, 10) for call in calls))
+    assert outcomes == [[None] * 3] * 200
+    values: list[bytes | None] = []
+    async with asyncio.timeout(20):
+        async for message in tail(kafka.bootstrap, [TOPIC], from_start=True):
+            if message.key == key:
+                values.append(message.value)
+            if len(values) == 600:
+                break
+    assert values == [b"%d" % number for number in range(600)]
+
+
+async def test_what_waited_in_vain_is_not_sent_later(producer: Producer, kafka: TestBroker) -> None:
+    """Its caller has stored it elsewhere by then."""
+    await producer.send([record(b"before", b"late")], 5)
+    before = sum((await end_offsets(kafka.bootstrap, [TOPIC])).values())
+    kafka.freeze()
+    try:
+        in_flight = asyncio.create_task(producer.send([record(b"in flight", b"late")], 8))
+        await asyncio.sleep(0.2)
+        outcomes = await asyncio.gather(*(producer.send([record(b"%d" % n, b"late")], 0.3) for n in range(50)))
+    finally:
+        kafka.thaw()
+    assert {type(outcome) for (outcome,) in outcomes} == {TimeoutError}
+    assert await in_flight == [None]
+    assert await producer.send([record(b"after", b"late")], 5) == [None]
+    assert sum((await end_offsets(kafka.bootstrap, [TOPIC])).values()) == before + 2
+
+
+async def test_a_dead_broker_is_told_within_the_deadline_and_recovered_from(
+    producer: Producer, kafka: TestBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await kafka.kill()
     try:
         outcomes = await asyncio.wait_for(producer.send([record()] * 3, 0.8), 5)
         assert all(outcome is not None for outcome in outcomes)
         assert producer.problem
+        # A process that gets no requests because it is unready must not stay so.
+        with monkeypatch.context() as patch:
+            patch.setattr("libs.common.kafka.producer.FORGOTTEN_AFTER_SECONDS", 0)
+            assert producer.problem is None
     finally:
         await kafka.start()
     async with asyncio.timeout(30):

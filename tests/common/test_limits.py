@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +10,14 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, Request
 from prometheus_client import REGISTRY
+from starlette.types import Message, Receive, Scope, Send
 
 from libs.common.auth import Caller, require
 from libs.common.config import ConfigError, Source, hash_key, load, make_key
+from libs.common.process import HttpServer
 from libs.common.web import Limits, Problem
-from libs.common.web.limits import RateLimits, burst_of, take
+from libs.common.web.limits import Load, RateLimits, burst_of, take
+from libs.common.web.middleware import RequestMiddleware
 from tests.support.web import OTHER_KEY, READ_KEY, TOML, client, config_file, make_app, problem
 
 router = APIRouter()
@@ -209,3 +212,55 @@ async def test_bodies_in_hand_are_bounded(api: httpx.AsyncClient, monkeypatch: p
     gate.set()
     assert (await held).json() == 900
     assert (await api.post("/body", content=b"y" * 200)).json() == 200
+
+
+async def test_a_request_without_its_body_gives_its_place_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libs.common.web.middleware.BODY_SECONDS", 1.5)
+    app = make_app(tmp_path, router, service="slow-bodies", limits=Limits(in_flight=2))
+    server = HttpServer(app, "127.0.0.1", 0)
+    await server.start()
+    heads = [b"Content-Length: 10\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhalf \r\n"]
+    try:
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in heads]
+        for (_, writer), head in zip(held, heads, strict=True):
+            writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\n" + head)
+        async with asyncio.timeout(20), httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as api:
+            while value("superfan_http_in_flight", "slow-bodies") < 2:
+                await asyncio.sleep(0.01)
+            problem(await api.post("/body", content=b"whole"), 503, "overloaded")
+            for reader, writer in held:
+                answer = (await reader.read()).lower()  # to its end: the server has closed the connection
+                assert answer.startswith(b"http/1.1 408")
+                assert b"connection: close" in answer
+                assert b"/problems/body_too_slow" in answer
+                writer.close()
+            assert value("superfan_http_in_flight", "slow-bodies") == 0
+            assert (await api.post("/body", content=b"whole")).json() == 5
+    finally:
+        await server.stop()
+        await server.run()
+
+
+async def test_only_the_body_has_to_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may take longer than a body, and so may an app that waits for its client to go."""
+    monkeypatch.setattr("libs.common.web.middleware.BODY_SECONDS", 0.2)
+    heard = []
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        heard.extend([(await receive())["type"], (await receive())["type"]])
+
+    messages: Iterator[tuple[float, Message]] = iter(
+        [(0.0, {"type": "http.request", "body": b"whole"}), (0.6, {"type": "http.disconnect"})]
+    )
+
+    async def receive() -> Message:
+        pause, message = next(messages)
+        await asyncio.sleep(pause)
+        return message
+
+    async def send(_message: Message) -> None:
+        raise AssertionError("nothing is to be answered")
+
+    scope = {"type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
+    await RequestMiddleware(app, "slow-answers", 100, Load("slow-answers", 1))(scope, receive, send)
+    assert heard == ["http.request", "http.disconnect"]

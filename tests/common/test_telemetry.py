@@ -60,6 +60,24 @@ log.info("out")
     assert not {"trace_id", "request_id"} & outside.keys()
 
 
+def test_the_entry_of_a_request_is_what_the_usual_way_would_write() -> None:
+    program = f"""
+fields = {{"method": "GET", "path": "/v1/sf_dev_geheim", "route": "unmatched", "status": 404, "milliseconds": 1.25}}
+with RequestContext("r1", {TRACE!r}):
+    log_request("r1", fields)
+    get_logger("libs.common.web").info("request", **fields)
+log.info("outside")
+"""
+    quick, usual, outside = entries(program)
+    assert quick.pop("time").endswith("Z")
+    assert usual.pop("time")
+    assert quick == usual
+    assert quick["path"] == "/v1/sf_dev_[hidden]"
+    assert not {"trace_id", "request_id"} & outside.keys()
+    assert [entry["message"] for entry in entries(program, level="warning")] == []
+    assert "request_id=r1" in logs(program, fmt="console").splitlines()[0]
+
+
 def test_logs_of_libraries_have_the_same_shape() -> None:
     program = f"""
 import logging, warnings

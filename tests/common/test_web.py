@@ -323,7 +323,7 @@ async def test_openapi_tells_security_and_errors(api: httpx.AsyncClient) -> None
     operation = schema["paths"]["/v1/things"]["post"]
     assert operation["operationId"] == "make_thing"
     assert operation["security"] == [{"apiKey": []}]
-    assert " ".join(operation["responses"]) == "201 400 401 403 409 413 415 422 429 500 503"
+    assert " ".join(operation["responses"]) == "201 400 401 403 408 409 413 415 422 429 500 503"
     for status, response in operation["responses"].items():
         if status != "201":
             assert response["content"] == {

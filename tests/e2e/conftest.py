@@ -13,6 +13,7 @@ ACCOUNTS = {
     "demo": SHANGHAI,
     "fire": SHANGHAI,
     "cdnow": SHANGHAI,
+    "sabotaged": SHANGHAI,
     "kuairand": SHANGHAI,
     "retail-shuffled": {"zone": "Europe/London", "currency": "GBP"},
     "tigerbeetle-shuffled": {**SHANGHAI, **BY_ACCOUNT_DAY},

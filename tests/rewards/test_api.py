@@ -283,3 +283,17 @@ async def test_points_are_counted_by_rule(api: httpx.AsyncClient, log: Log) -> N
     await log.apply([event("follow", 1), event("sign_in", 1), event("sign_in", 2)])
     assert value("superfan_points_awarded_total", service="rewards", rule="follow") == before[0] + 10
     assert value("superfan_sign_ins_total", service="rewards", outcome="same_day") == before[1] + 1
+
+
+async def test_a_dry_run_is_not_counted(sessions: Sessions, app: FastAPI) -> None:
+    def value() -> float:
+        return REGISTRY.get_sample_value("superfan_points_awarded_total", {"service": "rewards", "rule": "follow"}) or 0
+
+    before = value()
+    async with sessions() as session:
+        assert len((await app.state.applier.fold(session, [event("follow", 1)], NOW)).new) == 1
+        await session.rollback()
+        assert value() == before
+        await app.state.applier.fold(session, [event("follow", 1)], NOW)
+        await session.commit()
+    assert value() == before + 10

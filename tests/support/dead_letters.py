@@ -115,4 +115,4 @@ async def refuse(desk: Desk, *records: FakeMessage) -> None:
             text("insert into consumer_offset values (:cluster, 'superfan.follows', :partition, 0)"),
             {"cluster": CLUSTER, "partition": partition},
         )
-    await desk.applier.apply(CLUSTER, Batch("superfan.follows", partition, 0, len(records), records), NOW)
+    await desk.applier.apply(CLUSTER, [Batch("superfan.follows", partition, 0, len(records), records)], NOW)

@@ -55,7 +55,7 @@ class Log:
                 await self._positions.reset(CLUSTER, {(topic, partition): 0})
             messages = [FakeMessage(topic, partition, at + n, value) for n, value in enumerate(values)]
             self._next[topic, partition] = at + len(values)
-            await self._applier.apply(CLUSTER, Batch(topic, partition, at, at + len(values), messages), now)
+            await self._applier.apply(CLUSTER, [Batch(topic, partition, at, at + len(values), messages)], now)
 
 
 async def rows(sessions: Sessions, table: str, columns: str) -> list[tuple[Any, ...]]:

@@ -5,11 +5,20 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from libs.cli.local.jars import fetch_jars
 from libs.cli.local.kafka import KafkaServer, find_java
+from libs.cli.local.processes import free_ports
 from libs.common.kafka import apply_topics, cluster_id
+from libs.common.kafka.admin import admin_client
+from tests.support.proxy import Proxy
 
 
 class TestBroker:
@@ -17,14 +26,25 @@ class TestBroker:
 
     __test__ = False
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: Proxy | None = None) -> None:
+        """With a `proxy` (started), who comes through it stays behind it; `bootstrap` is still the broker itself."""
         self.folder = Path(tempfile.mkdtemp(prefix="superfan-tests-kafka-"))
         fetch_jars(print)
-        self._server = KafkaServer(self.folder / "kafka", find_java(print), log=self.folder / "kafka.log")
+        kind = KafkaServer if proxy is None else partial(_ProxiedServer, proxy)
+        self._server = kind(self.folder / "kafka", find_java(print), log=self.folder / "kafka.log")
 
     @property
     def bootstrap(self) -> str:
         return self._server.bootstrap
+
+    @property
+    def pid(self) -> int:
+        assert self._server.child is not None
+        return self._server.child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._server.child is not None and self._server.child.running
 
     @property
     def port(self) -> int:
@@ -55,12 +75,18 @@ class TestBroker:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        assert self._server.child is not None
-        os.kill(self._server.child.pid, number)
+        os.kill(self.pid, number)
 
     async def wipe(self) -> None:
         """Ends the broker and throws its data away; `start` makes a new cluster on the same port."""
         await self._server.wipe()
+
+    async def delete_records(self, before: Mapping[tuple[str, int], int]) -> None:
+        """Removes what lies before these offsets, as retention does."""
+        async with admin_client(self.bootstrap) as admin:
+            await admin.delete_records(
+                {TopicPartition(*key): RecordsToDelete(before_offset=offset) for key, offset in before.items()}
+            )
 
     async def cluster_id(self) -> str:
         return await cluster_id(self.bootstrap)
@@ -68,3 +94,26 @@ class TestBroker:
     async def close(self) -> None:
         await self._server.stop()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+class _ProxiedServer(KafkaServer):
+    """Has a second listener, whose advertised address is the proxy's: clients go where brokers say that they are."""
+
+    def __init__(self, proxy: Proxy, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._proxy = proxy
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        self._proxy.target = self._proxy.target or free_ports(1)[0]
+        settings = self.folder / "server.properties"
+        lines = settings.read_text().splitlines()
+        for index, line in enumerate(lines):
+            match line.partition("=")[0]:
+                case "listeners":
+                    lines[index] += f",PROXIED://127.0.0.1:{self._proxy.target}"
+                case "advertised.listeners":
+                    lines[index] += f",PROXIED://{self._proxy.address}"
+                case "listener.security.protocol.map":
+                    lines[index] += ",PROXIED:PLAINTEXT"
+        settings.write_text("\n".join(lines) + "\n")

@@ -1,5 +1,6 @@
 """A PostgreSQL server for one test run."""
 
+import asyncio
 import shutil
 import tempfile
 import uuid
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from libs.cli.local.postgres import PostgresServer, choose_programs
 from libs.common.db import Sessions, make_engine, make_sessions
@@ -27,6 +29,19 @@ class TestServer:
         self.server = PostgresServer(folder, choose_programs(folder, print), log=folder / "postgres.log", fsync=fsync)
 
     async def start(self) -> None:
+        await self.server.start()
+
+    async def restart(self) -> None:
+        """In good order ("fast"): open sessions are ended."""
+        await self.server.stop()
+        await self.server.start()
+
+    async def crash(self) -> None:
+        """SIGKILL of the main process, whose children then end by themselves; recovers and returns when it answers."""
+        assert self.server.child is not None
+        children = psutil.Process(self.server.child.pid).children(recursive=True)
+        await self.server.child.kill()
+        await asyncio.to_thread(psutil.wait_procs, children, timeout=30)
         await self.server.start()
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,21 +23,27 @@ from tests.support.postgres import TestServer
 
 SERVICES = ("ingest", "profile", "segmentation", "engagement", "rewards")
 WITH_DATABASE = SERVICES[1:]
+SPOOLED = "superfan_spool_events"
+"""Accepted events that Kafka does not have yet."""
 SECRETS = {"douyin": "douyin-secret", "standard": "whsec_" + "c2VjcmV0" * 4}
 """Of the sources douyin-demo and standard-demo of the first account."""
 
 
 class System:
-    """Starts on free ports; `accounts` maps names to their settings in superfan.toml (zone, sign_in_day, …)."""
+    """Starts on free ports. `program` names a module, with arguments, that starts a service in its way (see
+    tests.chaos.sabotaged). `accounts` maps names to their settings in superfan.toml (zone, sign_in_day, …)."""
 
-    def __init__(self, server: TestServer, accounts: Mapping[str, Mapping[str, str]]) -> None:
-        self.broker = TestBroker()
+    def __init__(
+        self, server: TestServer, accounts: Mapping[str, Mapping[str, str]], broker: TestBroker | None = None
+    ) -> None:
+        self.broker = broker or TestBroker()
         self.databases: dict[str, str] = {}
         self.keys = {name: make_key(name, f"secret-of-{name}") for name in accounts}
         self.folder = Path(tempfile.mkdtemp(prefix="superfan-tests-system-"))
         self.children: dict[str, Child] = {}
         self.http = httpx.AsyncClient(timeout=30)
         self.log_format = "console"
+        self.program: tuple[str, ...] = ()
         self.env: dict[str, str] = {}
         self.key_rates: dict[str, float] = {}
         self._server = server
@@ -83,7 +90,7 @@ class System:
             env[f"{prefix}PG_URL"] = self.databases[service]
         if service == "ingest":
             env[f"{prefix}SPOOL"] = str(self.folder / f"{name}-spool")
-        command = [sys.executable, "-m", f"services.{service}", role]
+        command = [sys.executable, "-m", *self.program, f"services.{service}", role]
         self.children[name] = Child.spawn(
             name, command, log=self.folder / f"{name}.log", env=env, cwd=Path(__file__).parents[2]
         )
@@ -92,22 +99,24 @@ class System:
     async def wait_ready(self, names: Iterable[str] = SERVICES, seconds: float = 60) -> None:
         """Until the processes of these names are ready."""
         for name in names:
-            async with asyncio.timeout(seconds):
-                while not await self._is_ready(name):
-                    self.children[name].check()
-                    await asyncio.sleep(0.1)
+            end = time.monotonic() + seconds
+            while reason := await self._unready(name):
+                self.children[name].check()
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{name} is not ready: {reason}\n{self.children[name].last_lines(20)}")
+                await asyncio.sleep(0.1)
 
-    async def _is_ready(self, name: str) -> bool:
+    async def _unready(self, name: str) -> str | None:
         try:
-            return (await self.http.get(f"http://127.0.0.1:{self._ports[name][1]}/readyz")).status_code == 200
-        except httpx.TransportError:
-            return False
+            answer = await self.http.get(f"{self.metrics_url(name)}/readyz")
+        except httpx.TransportError as error:
+            return repr(error)
+        return None if answer.status_code == 200 else answer.text
 
-    async def _waits_in_spool(self, name: str) -> bool:
-        """Whether this ingest process holds accepted events that Kafka does not have yet."""
-        text = (await self.http.get(f"http://127.0.0.1:{self._ports[name][1]}/metrics")).text
-        lines = [line for line in text.splitlines() if line.startswith("superfan_spool_events{")]
-        return any(float(line.split()[-1]) > 0 for line in lines)
+    async def metric(self, name: str, metric: str) -> float:
+        """The sum of a metric over all its labels, of the process of this name."""
+        text = (await self.http.get(f"{self.metrics_url(name)}/metrics")).text
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{metric}{{"))
 
     def url(self, service: str, path: str = "") -> str:
         return f"http://127.0.0.1:{self._ports[service][0]}{path}"
@@ -163,7 +172,7 @@ class System:
     async def applied(self, seconds: float = 240) -> None:
         """Until every service has applied everything that was acknowledged and published all that came of it."""
         async with asyncio.timeout(seconds):
-            while any([await self._waits_in_spool(name) for name in self.children if name.startswith("ingest")]):
+            while any([await self.metric(name, SPOOLED) for name in self.children if name.startswith("ingest")]):
                 await asyncio.sleep(0.1)
         await LagReader({"kafka": self.broker.bootstrap, "postgres": self.databases}).wait(seconds)
 

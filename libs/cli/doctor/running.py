@@ -12,7 +12,7 @@ from libs.cli.doctor.services import OLD_SECONDS, check_configurations, check_se
 from libs.cli.local.lag import Offsets, consumed_topics
 from libs.cli.local.state import WITH_DATABASE, Folder
 from libs.common.events import TOPICS
-from libs.common.kafka import cluster_id, end_offsets
+from libs.common.kafka import cluster_id, log_ends
 from libs.common.kafka.admin import topic_settings
 from libs.common.kafka.inspect import TopicState, append_times, topic_states
 from libs.common.migrate import head_revision
@@ -69,6 +69,7 @@ class _Kafka:
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
         self.cluster: str | None = None
+        self.begins: Offsets = {}
         self.ends: Offsets = {}
         self.findings: list[Finding] = []
 
@@ -79,7 +80,7 @@ class _Kafka:
             async with asyncio.timeout(KAFKA_SECONDS):
                 cluster = await cluster_id(bootstrap)
                 states = await topic_states(bootstrap, [topic.name for topic in TOPICS])
-                kafka.ends = await end_offsets(bootstrap, states)
+                kafka.begins, kafka.ends = await log_ends(bootstrap, states)
         except Exception as error:
             advice = "start the broker or mend the network; ingest keeps events in its spool, consumers wait"
             kafka.findings = [fail("kafka", f"{bootstrap} does not answer: {first_line(error)}", advice)]
@@ -189,10 +190,11 @@ async def _lag(database: Database, kafka: _Kafka) -> Finding:
     assert kafka.cluster is not None
     applied = database.offsets.get(kafka.cluster, {})
     topics = consumed_topics(database.service)
+    positions = {partition: max(begin, applied.get(partition, 0)) for partition, begin in kafka.begins.items()}
     late = {
-        partition: (applied.get(partition, 0), end)
+        partition: (positions[partition], end)
         for partition, end in kafka.ends.items()
-        if partition[0] in topics and end > applied.get(partition, 0)
+        if partition[0] in topics and end > positions[partition]
     }
     behind = sum(end - position for position, end in late.values())
     if not behind:

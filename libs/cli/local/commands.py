@@ -165,7 +165,10 @@ def lag(data: Path | None, *, wait: bool, seconds: float) -> None:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("service", "topic", "behind"):
             table.add_column(column, justify="right" if column == "behind" else "left")
-        for item in await reader.read(await reader.ends()):
+        begins, ends = await reader.log()
+        spooled = await reader.spooled()
+        table.add_row("ingest", "(spool)", "no answer" if spooled is None else str(spooled))
+        for item in await reader.read(ends, begins):
             for topic, behind in item.behind.items():
                 table.add_row(item.service, topic, str(behind))
             table.add_row(item.service, "(outbox)", str(item.outbox))

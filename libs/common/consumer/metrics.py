@@ -14,7 +14,7 @@ EVENT_DELAY = Histogram(
     ["service", "topic"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
-BATCH_SECONDS = Histogram("superfan_batch_seconds", "One transaction of a partition batch", ["service", "topic"])
+BATCH_SECONDS = Histogram("superfan_batch_seconds", "One transaction of what a poll brought", ["service", "topic"])
 BATCH_RETRIES = Counter(
     "superfan_batch_retries_total", "Batches tried again because the database failed", ["service", "topic"]
 )
@@ -23,6 +23,9 @@ OFFSET_CONFLICTS = Counter(
 )
 OFFSET_RESETS = Counter(
     "superfan_offset_resets_total", "Partitions begun at the earliest record: no known position", ["service", "topic"]
+)
+RECORDS_EXPIRED = Counter(
+    "superfan_records_expired_total", "Records that retention removed before they were read", ["service", "topic"]
 )
 DEAD_LETTERS = Counter("superfan_dead_letters_total", "Events that no code could apply", ["service", "error"])
 LAG = Gauge(

@@ -4,6 +4,8 @@ Proof of exactly once: the row lock serialises all who claim a partition; whoeve
 position he read from rolls back. So committed batches form a chain of intervals without gap or overlap.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,23 +13,31 @@ from libs.common.consumer.metrics import OFFSET_RESETS
 from libs.common.db import Sessions
 from libs.common.kafka import Batch
 
+ADVANCE = text(
+    "update consumer_offset o set next_offset = n.next_offset, updated_at = now()"
+    " from unnest(cast(:topics as text[]), cast(:partitions as int[]), cast(:positions as bigint[]),"
+    " cast(:nexts as bigint[])) as n(topic, partition, position, next_offset)"
+    " where o.cluster_id = :cluster and o.topic = n.topic and o.partition = n.partition"
+    " and o.next_offset = n.position returning o.topic, o.partition"
+)
 
-async def advance(session: AsyncSession, cluster_id: str, batch: Batch) -> bool:
-    """Move the batch's partition on, if it still stands where the batch was read; False = somebody else moved it."""
+
+async def advance(session: AsyncSession, cluster_id: str, batches: Sequence[Batch]) -> list[Batch]:
+    """Move the partitions of `batches` on, each if it still stands where its batch was read; returns the batches whose
+    partition somebody else has moved."""
+    rows = sorted(batches, key=lambda batch: (batch.topic, batch.partition))
     result = await session.execute(
-        text(
-            "update consumer_offset set next_offset = :next, updated_at = now() where cluster_id = :cluster"
-            " and topic = :topic and partition = :partition and next_offset = :position returning 1"
-        ),
+        ADVANCE,
         {
-            "next": batch.next_offset,
             "cluster": cluster_id,
-            "topic": batch.topic,
-            "partition": batch.partition,
-            "position": batch.position,
+            "topics": [batch.topic for batch in rows],
+            "partitions": [batch.partition for batch in rows],
+            "positions": [batch.position for batch in rows],
+            "nexts": [batch.next_offset for batch in rows],
         },
     )
-    return result.first() is not None
+    moved = {tuple(row) for row in result.all()}
+    return [batch for batch in rows if (batch.topic, batch.partition) not in moved]
 
 
 class StoredPositions:

@@ -1,9 +1,9 @@
-"""One partition batch = one transaction: offset, event table, use case, outbox; a bad event is set aside alone."""
+"""One poll = one transaction: offsets, event table, use case, outbox; a bad event is set aside alone."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -36,11 +36,15 @@ class WaitForAccountError(Exception):
 
 
 class OffsetConflictError(Exception):
-    """Another member has applied this batch, or part of it."""
+    """Another member has applied these `batches`, or a part of them."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        places = ", ".join(f"{batch.topic}/{batch.partition} at {batch.position}" for batch in batches)
+        super().__init__(f"no longer stands where it was read: {places}")
+        self.batches = batches
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(NamedTuple):
     record: Message
     event: AnyEvent
 
@@ -48,8 +52,9 @@ class _Item:
 class Applier:
     """Applies batches to one service's database.
 
-    Raises OffsetConflictError when the batch is not this process's to apply, and whatever `is_retryable` accepts when
-    the same batch should be tried again; a deterministic error never escapes: its event goes to the dead letters.
+    Raises OffsetConflictError when some batches are not this process's to apply, and whatever `is_retryable` accepts
+    when the same batches should be tried again; nothing is applied then. A deterministic error never escapes: its event
+    goes to the dead letters.
     """
 
     def __init__(self, service: str, sessions: Sessions, handle: Handler, keep: Callable[[str], bool]) -> None:
@@ -59,20 +64,21 @@ class Applier:
         self._handle = handle
         self._keep = keep
 
-    async def apply(self, cluster_id: str, batch: Batch, now: datetime) -> bool:
-        """Commit the batch's offset and effects; returns whether derived events were added to the outbox."""
-        items, letters = _decode(batch.records)
+    async def apply(self, cluster_id: str, batches: Sequence[Batch], now: datetime) -> bool:
+        """Commit the offsets and effects of `batches`, one a partition, in one transaction; returns whether derived
+        events were added to the outbox."""
+        items, letters = _decode([record for batch in batches for record in batch.records])
         try:
-            return await self._transaction(cluster_id, batch, items, letters, now, bisect=False)
+            return await self._transaction(cluster_id, batches, items, letters, now, bisect=False)
         except Exception as error:
             if isinstance(error, OffsetConflictError) or is_retryable(error):
                 raise
-            return await self._transaction(cluster_id, batch, items, letters, now, bisect=True)
+            return await self._transaction(cluster_id, batches, items, letters, now, bisect=True)
 
     async def _transaction(
         self,
         cluster_id: str,
-        batch: Batch,
+        batches: Sequence[Batch],
         items: list[_Item],
         letters: list[Refused],
         now: datetime,
@@ -81,8 +87,8 @@ class Applier:
     ) -> bool:
         letters = list(letters)
         async with self.sessions() as session, session.begin():
-            if not await offsets.advance(session, cluster_id, batch):
-                raise OffsetConflictError(f"{batch.topic}/{batch.partition} does not stand at {batch.position}")
+            if refused := await offsets.advance(session, cluster_id, batches):
+                raise OffsetConflictError(refused)
             if bisect:
                 # All at once: halves that each take their own could wait for those of another transaction.
                 await identity.lock_for(session, [item.event for item in items])
@@ -111,8 +117,8 @@ class Applier:
 
     def count(self, arrived: inbox.Arrived) -> None:
         """Tell in metrics what has been committed."""
-        for event in arrived.new:
-            EVENTS_APPLIED.labels(self.service, event.type).inc()
+        for name, number in Counter(event.type for event in arrived.new).items():
+            EVENTS_APPLIED.labels(self.service, name).inc(number)
         EVENTS_REPEATED.labels(self.service, "repeat").inc(arrived.repeated)
         EVENTS_REPEATED.labels(self.service, "conflict").inc(arrived.conflicting)
 

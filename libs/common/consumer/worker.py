@@ -19,6 +19,12 @@ log = structlog.get_logger(__name__)
 BATCH_RECORDS = 1000
 POLL_SECONDS = 0.5
 COMMIT_SECONDS = 1.0
+GATHER_SECONDS = 0.025
+"""Times the number of a worker's topics: so long events gather while they come one by one. It bounds the transactions
+of a worker at about forty a second, whatever it reads; a backlog does not wait."""
+SIDE_BY_SIDE_RECORDS = 400
+"""From so many records on, what a poll brought is applied as two transactions at once: this process works for one while
+PostgreSQL works for the other. They share no partition, so hardly a row."""
 STUCK_SECONDS = 90
 """Liveness: a loop that has neither polled nor tried a batch for so long is wedged (three rebalance time-outs)."""
 
@@ -37,7 +43,11 @@ class Worker:
         relay: Relay,
     ) -> None:
         self._line = applier.line
-        self._loops = [TopicLoop(service, bootstrap, topic, applier, positions, relay) for topic in topics]
+        gather = GATHER_SECONDS * len(topics)
+        second = asyncio.Lock()
+        self._loops = [
+            TopicLoop(service, bootstrap, topic, applier, positions, relay, gather, second) for topic in topics
+        ]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -75,7 +85,15 @@ class TopicLoop:
     """Polls one topic and applies what arrives. A full outbox pauses it, and so does a stopped line."""
 
     def __init__(
-        self, service: str, bootstrap: str, topic: str, applier: Applier, positions: StoredPositions, relay: Relay
+        self,
+        service: str,
+        bootstrap: str,
+        topic: str,
+        applier: Applier,
+        positions: StoredPositions,
+        relay: Relay,
+        gather_seconds: float,
+        second: asyncio.Lock,
     ) -> None:
         self.topic = topic
         self.stopping = False
@@ -86,6 +104,8 @@ class TopicLoop:
         self._applier = applier
         self._positions = positions
         self._relay = relay
+        self._gather_seconds = gather_seconds
+        self._second = second  # one loop of a worker at a time may use another connection
         self._working = asyncio.Lock()
         self._draining = False
         self._uncommitted: dict[tuple[str, int], int] = {}
@@ -103,6 +123,7 @@ class TopicLoop:
                 client_id=f"superfan-{self._service}",
                 positions=self._positions,
                 drain=self._drain,
+                gather_seconds=self._gather_seconds,
             )
             try:
                 self.beat = time.monotonic()
@@ -135,49 +156,65 @@ class TopicLoop:
         metrics.PAUSED.labels(*self._labels).set(self._relay.full)
         batches = await consumer.poll(BATCH_RECORDS, POLL_SECONDS)
         self.beat = time.monotonic()
-        for batch in batches:
-            if line.held:
+        if line.held:
+            for batch in batches:
                 consumer.forget(batch)
-                continue
+        elif batches:
             async with self._working:
-                await self._apply(consumer, batch)
-            if self.stopping:
-                break
+                await self._apply_all(consumer, batches)
         metrics.ASSIGNED.labels(*self._labels).set(consumer.assigned)
         metrics.LAG.labels(*self._labels).set(consumer.lag())
         metrics.REBALANCES.labels(*self._labels).inc(consumer.take_rebalances())
         await self._commit(consumer)
 
-    async def _apply(self, consumer: Consumer, batch: Batch) -> None:
+    async def _apply_all(self, consumer: Consumer, batches: list[Batch]) -> None:
+        halves = halve(batches)
+        if len(halves) == 1 or self._second.locked():
+            await self._apply(consumer, batches)
+            return
+        async with self._second:
+            ended = await asyncio.gather(*(self._apply(consumer, half) for half in halves), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
+
+    async def _apply(self, consumer: Consumer, batches: list[Batch]) -> None:
         delay = 0.1
-        while consumer.owns(batch):
+        while batches := [batch for batch in batches if consumer.owns(batch)]:
             self.beat = started = time.monotonic()
             now = datetime.now(UTC)
             try:
                 assert consumer.cluster_id is not None
-                published = await self._applier.apply(consumer.cluster_id, batch, now)
+                published = await self._applier.apply(consumer.cluster_id, batches, now)
             except OffsetConflictError as error:
-                metrics.OFFSET_CONFLICTS.labels(*self._labels).inc()
-                log.info("a batch is read again", reason=str(error))
-                consumer.forget(batch)
-                return
+                metrics.OFFSET_CONFLICTS.labels(*self._labels).inc(len(error.batches))
+                log.info("batches are read again", reason=str(error))
+                for batch in error.batches:
+                    consumer.forget(batch)
+                continue
             except Exception as error:
                 if not is_retryable(error):
                     raise
                 metrics.BATCH_RETRIES.labels(*self._labels).inc()
                 log.warning("a batch waits for the database", topic=self.topic, error=repr(error)[:300], delay=delay)
                 if self._draining or self.stopping:
-                    consumer.forget(batch)
+                    for batch in batches:
+                        consumer.forget(batch)
                     return
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 continue
             if published:
                 self._relay.wake()
+            ended = datetime.now(UTC).timestamp()
             metrics.BATCH_SECONDS.labels(*self._labels).observe(time.monotonic() - started)
-            self._uncommitted[batch.topic, batch.partition] = batch.next_offset
-            newest = batch.records[-1].timestamp / 1000
-            metrics.EVENT_DELAY.labels(*self._labels).observe(max(0.0, datetime.now(UTC).timestamp() - newest))
+            if expired := sum(batch.expired for batch in batches):
+                metrics.RECORDS_EXPIRED.labels(*self._labels).inc(expired)
+                log.error("retention has removed records before they were read", topic=self.topic, count=expired)
+            for batch in batches:
+                self._uncommitted[batch.topic, batch.partition] = batch.next_offset
+                newest = batch.records[-1].timestamp / 1000
+                metrics.EVENT_DELAY.labels(*self._labels).observe(max(0.0, ended - newest))
             return
 
     async def _drain(self) -> None:
@@ -195,6 +232,19 @@ class TopicLoop:
         offsets, self._uncommitted = self._uncommitted, {}
         with contextlib.suppress(Exception):
             await consumer.commit(offsets)
+
+
+def halve(batches: list[Batch]) -> list[list[Batch]]:
+    """Two lists of about as many records, or the one when it is small or of one partition."""
+    if len(batches) < 2 or sum(len(batch.records) for batch in batches) < SIDE_BY_SIDE_RECORDS:
+        return [batches]
+    halves: list[list[Batch]] = [[], []]
+    sizes = [0, 0]
+    for batch in sorted(batches, key=lambda batch: -len(batch.records)):
+        smaller = sizes.index(min(sizes))
+        halves[smaller].append(batch)
+        sizes[smaller] += len(batch.records)
+    return halves
 
 
 def group_of(service: str, topic: str) -> str:

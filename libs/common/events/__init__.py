@@ -12,6 +12,7 @@ from libs.common.events.catalogue import (
     parse_event,
     problems,
     schema_name,
+    validate_clean,
     validate_event,
 )
 from libs.common.events.derived import ACTIVE_TYPES
@@ -60,5 +61,6 @@ __all__ = [
     "parse_event",
     "problems",
     "schema_name",
+    "validate_clean",
     "validate_event",
 ]

@@ -124,13 +124,13 @@ def parse_event(raw: bytes | str) -> AnyEvent:
     # orjson takes nothing else that cannot be stored.
     if ("\\u0000" if isinstance(raw, str) else b"\\u0000") in raw:  # type: ignore[operator]
         _refuse_unstorable(value)
-    return _validate(value)
+    return validate_clean(value)
 
 
 def validate_event(obj: object) -> AnyEvent:
     """The same from parsed JSON; times may be datetimes."""
     _refuse_unstorable(obj)
-    return _validate(obj)
+    return validate_clean(obj)
 
 
 def new_event(
@@ -147,27 +147,31 @@ def new_event(
     trust: Trust = "server",
     traceparent: str | None = None,
 ) -> AnyEvent:
-    """An event of this system's own, in the current version of its type. Raises ValidationError."""
-    attributes = {
-        "specversion": "1.0",
-        "id": id,
-        "source": source,
-        "type": type,
-        "subject": subject,
-        "time": time,
-        "data": data,
-        "account": account,
-        "platform": platform,
-        "receivedtime": received,
-        "dataschema": schema_name(type, EVENT_TYPES[type].version),
-        "traceparent": traceparent,
-        "trust": trust,
-    }
-    # Nulls would lead to a slow search for what cannot be stored.
-    return validate_event({name: value for name, value in attributes.items() if value is not None})
+    """An event of this system's own, in the current version of its type. Raises ValidationError.
+
+    Its texts come from events and requests that were looked through before; `outbox.add` has the last look.
+    """
+    return validate_clean(
+        {
+            "specversion": "1.0",
+            "id": id,
+            "source": source,
+            "type": type,
+            "subject": subject,
+            "time": time,
+            "data": data,
+            "account": account,
+            "platform": platform,
+            "receivedtime": received,
+            "dataschema": schema_name(type, EVENT_TYPES[type].version),
+            "traceparent": traceparent,
+            "trust": trust,
+        }
+    )
 
 
-def _validate(value: object) -> AnyEvent:
+def validate_clean(value: object) -> AnyEvent:
+    """The same when it is known to hold nothing of what `find_unstorable` finds."""
     if not isinstance(value, dict):
         raise _refusal("object_type", (), "Input should be an object")
     name = value.get("type")
@@ -185,6 +189,8 @@ def _type_fault(name: object) -> str:
 
 def _upcast(value: dict[str, Any], event_type: EventType) -> dict[str, Any]:
     name = value.get("dataschema")
+    if name == schema_name(event_type.name, event_type.version):
+        return value
     versions = range(1, event_type.version + 1)
     version = 1 if name is None else next((v for v in versions if name == schema_name(event_type.name, v)), None)
     if version is None:

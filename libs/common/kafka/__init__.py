@@ -6,9 +6,10 @@ Each class says which trap it avoids.
 
 from aiokafka.errors import KafkaError
 
-from libs.common.kafka.admin import apply_topics, cluster_id, end_offsets
+from libs.common.kafka.admin import apply_topics, cluster_id, end_offsets, log_ends
 from libs.common.kafka.consumer import Batch, Consumer, Message, Positions, tail
-from libs.common.kafka.producer import Producer, Record, is_refusal
+from libs.common.kafka.lanes import Record
+from libs.common.kafka.producer import Producer, is_refusal
 
 __all__ = [
     "Batch",
@@ -22,5 +23,6 @@ __all__ = [
     "cluster_id",
     "end_offsets",
     "is_refusal",
+    "log_ends",
     "tail",
 ]

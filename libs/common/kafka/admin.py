@@ -1,14 +1,21 @@
-"""Topics by declaration, the cluster's id, and how long each partition is."""
+"""Topics by declaration, the cluster's id, and where each partition begins and ends."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
 
 from libs.common.events import TOPICS, Topic
+from libs.common.kafka.deadline import within
 
 TOPIC_ALREADY_EXISTS = 36
+
+PATIENT_SECONDS = 10.0
+"""So long a broker that is starting again is waited for: its address answers before its partitions do."""
 
 
 @asynccontextmanager
@@ -61,22 +68,51 @@ async def apply_topics(bootstrap: str, replication_factor: int = 1) -> list[str]
         return [topic.name for topic in missing]
 
 
-async def end_offsets(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+Offsets = dict[tuple[str, int], int]
+"""By topic and partition."""
+
+
+async def end_offsets(bootstrap: str, topics: Iterable[str]) -> Offsets:
     """The offset after the last record of every partition of `topics`; a missing topic has no entry."""
+    return (await log_ends(bootstrap, topics))[1]
+
+
+async def log_ends(bootstrap: str, topics: Iterable[str]) -> tuple[Offsets, Offsets]:
+    """The offset of the first record and the one after the last of every partition of `topics`.
+
+    Raises KafkaError, OSError or TimeoutError when that could not be read for PATIENT_SECONDS.
+    """
+    names = list(topics)
+    given_up = time.monotonic() + PATIENT_SECONDS
+    while True:
+        try:
+            return await within(10, _read_log_ends(bootstrap, names))
+        except (KafkaError, OSError, TimeoutError):
+            if time.monotonic() > given_up:
+                raise
+            await asyncio.sleep(0.2)
+
+
+async def _read_log_ends(bootstrap: str, topics: list[str]) -> tuple[Offsets, Offsets]:
     async with admin_client(bootstrap) as admin:
         # A consumer knows partitions of subscribed topics only.
-        described = await admin.describe_topics(list(topics))
+        described = await admin.describe_topics(topics)
     partitions = [
         TopicPartition(topic["topic"], partition["partition"])
         for topic in described
         for partition in topic["partitions"]
     ]
     if not partitions:
-        return {}
+        return {}, {}
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="superfan-admin", enable_auto_commit=False)
     try:
         await consumer.start()
+        begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
-        return {(tp.topic, tp.partition): end for tp, end in ends.items()}
+        return _plain(begins), _plain(ends)
     finally:
         await consumer.stop()
+
+
+def _plain(offsets: dict[TopicPartition, int]) -> Offsets:
+    return {(tp.topic, tp.partition): offset for tp, offset in offsets.items()}

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -16,8 +15,10 @@ from aiokafka.errors import (
     PolicyViolationError,
     RecordListTooLargeError,
 )
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from libs.common.kafka.deadline import within
+from libs.common.kafka.lanes import Call, Lane, NotConnectedError, Record, partition_of
 
 log = structlog.get_logger(__name__)
 
@@ -27,19 +28,12 @@ MAX_RECORD_BYTES = 1_048_576
 REBUILD_AFTER_SECONDS = 10.0
 """So long every send must have failed before the client is replaced: only a start asks the bootstrap address again."""
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One message to publish. `headers` are (name, value) pairs."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+FORGOTTEN_AFTER_SECONDS = 30.0
+"""So long a failure makes a process unready: without requests nothing would be sent that could prove it over."""
 
 
-class NotConnectedError(Exception):
-    """No connection to Kafka yet."""
+PARTITIONS_SECONDS = 5.0
+"""So long a topic's partitions count as known: more may be added at any time."""
 
 
 def is_refusal(error: Exception) -> bool:
@@ -55,6 +49,15 @@ def is_refusal(error: Exception) -> bool:
     )
 
 
+def _is_too_large(record: Record) -> bool:
+    """Whether the topics would refuse it for its size."""
+    if len(record.key) + len(record.value) < MAX_RECORD_BYTES // 2 and len(record.headers) < 2:
+        return False
+    headers = list(record.headers)
+    size: int = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, headers)
+    return size > MAX_RECORD_BYTES
+
+
 class Producer:
     """Publishes with acks=all; starts even while Kafka is down and connects when it can.
 
@@ -67,8 +70,11 @@ class Producer:
         self._client_id = client_id
         self._linger_ms = linger_ms
         self._client: AIOKafkaProducer | None = None
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._partitions: dict[str, tuple[float, list[int]]] = {}
         self._supervisor: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
+        self._failed_at = 0.0
         self._rebuild = asyncio.Event()
 
     async def start(self) -> None:
@@ -91,7 +97,7 @@ class Producer:
         """Why publishing fails at present, or None."""
         if self._client is None:
             return "not connected to Kafka"
-        if self._failing_since is not None:
+        if self._failing_since is not None and time.monotonic() - self._failed_at < FORGOTTEN_AFTER_SECONDS:
             return f"no acknowledgement from Kafka for {time.monotonic() - self._failing_since:.0f} s"
         return None
 
@@ -100,40 +106,52 @@ class Producer:
 
         Returns for each record None (stored with acks=all) or why not. TimeoutError means unknown: it may still land.
         """
-        client = self._client
-        if client is None:
-            return [NotConnectedError("not connected to Kafka")] * len(records)
-        outcomes: list[Exception | None] = [TimeoutError("no acknowledgement in time")] * len(records)
-        waiting: dict[asyncio.Future[object], int] = {}
-        deadline = time.monotonic() + timeout
+        if not records:
+            return []
+        call = Call(len(records), TimeoutError("no acknowledgement in time"))
+        deadline = asyncio.get_running_loop().call_later(timeout, call.give_up)
         try:
-            async with asyncio.timeout(timeout):
-                for index, record in enumerate(records):
-                    try:
-                        future = await client.send(
-                            record.topic, key=record.key, value=record.value, headers=list(record.headers)
-                        )
-                    except (KafkaError, AssertionError) as error:
-                        outcomes[index] = error
-                    else:
-                        waiting[future] = index
-        except TimeoutError:
-            pass  # the rest keeps its TimeoutError
-        if waiting:
-            await asyncio.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-        for future, index in waiting.items():
-            if not future.done():
-                future.add_done_callback(_retrieve)
-            elif future.cancelled():
-                outcomes[index] = NotConnectedError("the producer was closed")
-            else:
-                failure = future.exception()
-                outcomes[index] = failure if isinstance(failure, Exception | None) else NotConnectedError(repr(failure))
-        self._note(any(outcome is None for outcome in outcomes))
-        return outcomes
+            found = {topic: await self._partitions_of(topic, deadline) for topic in {one.topic for one in records}}
+            client = self._client
+            if client is None:
+                return [NotConnectedError("not connected to Kafka")] * len(records)
+            for index, record in enumerate(records):
+                partitions = found[record.topic]
+                if isinstance(partitions, Exception):
+                    call.settle(index, partitions)
+                elif _is_too_large(record):
+                    call.settle(index, MessageSizeTooLargeError(f"a record may have {MAX_RECORD_BYTES} bytes"))
+                elif not call.done.done():
+                    place = (record.topic, partition_of(record.key, partitions))
+                    lane = self._lanes.get(place)
+                    if lane is None:
+                        lane = self._lanes[place] = Lane(client, *place)
+                    lane.put(record, call, index)
+            await call.done
+        finally:
+            deadline.cancel()
+        self._note(None in call.outcomes)
+        return call.outcomes
+
+    async def _partitions_of(self, topic: str, deadline: asyncio.TimerHandle) -> Sequence[int] | Exception:
+        """The topic's partitions, or why they cannot be told before the deadline."""
+        known = self._partitions.get(topic)
+        if known is not None and time.monotonic() - known[0] < PARTITIONS_SECONDS:
+            return known[1]
+        if self._client is None:
+            return NotConnectedError("not connected to Kafka")
+        left = deadline.when() - asyncio.get_running_loop().time()
+        try:
+            partitions = sorted(await within(max(0.0, left), self._client.partitions_for(topic)))
+        except (KafkaError, TimeoutError) as error:
+            return error
+        self._partitions[topic] = (time.monotonic(), partitions)
+        return partitions
 
     def _note(self, success: bool) -> None:
         now = time.monotonic()
+        if not success:
+            self._failed_at = now
         if success:
             self._failing_since = None
         elif self._failing_since is None:
@@ -178,6 +196,9 @@ class Producer:
         client, self._client = self._client, None
         if client is not None:
             await _stop(client)
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes = {}
 
 
 async def _stop(client: AIOKafkaProducer) -> None:
@@ -185,8 +206,3 @@ async def _stop(client: AIOKafkaProducer) -> None:
         await within(5, client.stop())
     except Exception as error:  # the client is not used again, whatever is wrong with it
         log.warning("kafka producer did not close cleanly", error=repr(error))
-
-
-def _retrieve(future: asyncio.Future[object]) -> None:
-    if not future.cancelled():
-        future.exception()

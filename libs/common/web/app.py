@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 
 from libs.common.config import ConfigFile
+from libs.common.web.direct import DirectHandler, DirectMiddleware
 from libs.common.web.limits import DEFAULT_LIMITS, Limits, Load, RateLimits
 from libs.common.web.middleware import RequestMiddleware
 from libs.common.web.openapi import describe_errors
@@ -36,12 +37,14 @@ def create_app(
     max_body: int = MIB,
     keep_idempotency_keys: timedelta | None = DAY,
     limits: Limits = DEFAULT_LIMITS,
+    direct: Mapping[tuple[str, str], DirectHandler] | None = None,
 ) -> FastAPI:
     """A FastAPI app with problem+json errors, request ids, metrics, a body limit (`max_body` bytes) and API keys.
 
     `sessions` is what SessionDep opens; leave it out in a service without a database. `state` is set on `app.state`.
     `tags` are {"name", "description"} of OpenAPI. Answers of idempotent writes are kept for `keep_idempotency_keys`,
     None means for ever. Beyond `limits` it answers 503 `overloaded` and 429 `rate_limited`.
+    `direct` maps (method, path) to handlers that are asked before the routes.
     The app has no lifespan: whatever must start and stop is a component of `libs.common.process`.
     """
     app = FastAPI(
@@ -69,6 +72,8 @@ def create_app(
 
         add_database(app, sessions)
         app.add_exception_handler(StoredAnswerError, on_stored_answer)
+    if direct:
+        app.add_middleware(DirectMiddleware, handlers=direct)
     app.add_middleware(RequestMiddleware, service=service, max_body=max_body, load=Load(service, limits.in_flight))
     for router in routers:
         app.include_router(router)

@@ -22,6 +22,8 @@ HTTP_IN_FLIGHT = Gauge("superfan_http_in_flight", "Requests that are being handl
 
 BURST_SECONDS = 2
 MOST_BODY_BYTES = 64 * 1024 * 1024
+BODY_SECONDS = 10.0
+"""So long a body may take to arrive: whoever opens a request and sends none must not hold a place for ever."""
 RATE_HEADERS = "superfan.rate_limit"
 """Where a request's scope keeps the raw headers that tell its key's rate limit."""
 

@@ -1,18 +1,25 @@
 """What happens around every request, as one pure ASGI layer."""
 
+import asyncio
 import re
-import secrets
 import time
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from libs.common.telemetry import HTTP_REQUESTS, HTTP_SECONDS, bind_trace, get_logger
-from libs.common.web.limits import MOST_BODY_BYTES, RATE_HEADERS, Load, overloaded
-from libs.common.web.problems import INTERNAL, Problem, invalid, problem_response, too_large
+from libs.common.telemetry import (
+    HTTP_REQUESTS,
+    HTTP_SECONDS,
+    RequestContext,
+    get_logger,
+    log_request,
+    new_request_id,
+)
+from libs.common.web.limits import BODY_SECONDS, MOST_BODY_BYTES, RATE_HEADERS, Load, overloaded
+from libs.common.web.problems import INTERNAL, Problem, invalid, problem_response, too_large, too_slow
 
 log = get_logger(__name__)
 
@@ -29,6 +36,9 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, service: str, max_body: int, load: Load) -> None:
         self.app = app
         self.service = service
+        # Found once: searching for a metric by its labels costs more than counting.
+        self._requests = lru_cache(maxsize=4096)(partial(HTTP_REQUESTS.labels, service))
+        self._seconds = lru_cache(maxsize=4096)(partial(HTTP_SECONDS.labels, service))
         self.max_body = max_body
         self.load = load
         self._shedding_told = 0.0
@@ -38,28 +48,42 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        given = traceparent = length = ""
+        for name, value in reversed(scope["headers"]):  # of a header that stands twice, the first counts
+            if name == b"x-request-id":
+                given = value.decode("latin-1")
+            elif name == b"traceparent":
+                traceparent = value.decode("latin-1")
+            elif name == b"content-length":
+                length = value.decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_request_id()
         load = self.load
         if load.full:
             await self._shed(scope, receive, send, request_id)
             return
         status = size = 0
+        complete = False
+        body_until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["X-Request-Id"] = request_id
-                answer.raw.extend(scope.get(RATE_HEADERS, ()))
+                own = (b"x-request-id", request_id.encode())
+                message["headers"] = [*message["headers"], own, *scope.get(RATE_HEADERS, ())]
             await send(message)
 
         async def receive_limited() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(body_until):
+                    message = await receive()
+            except TimeoutError:
+                raise too_slow(BODY_SECONDS) from None
             if message["type"] == "http.request":
+                complete = not message.get("more_body", False)
                 received = len(message.get("body", b""))
                 size += received
                 load.body_bytes += received
@@ -71,9 +95,9 @@ class RequestMiddleware:
             return message
 
         load.requests += 1
-        with bound_contextvars(request_id=request_id), bind_trace(headers.get("traceparent")):
+        with RequestContext(request_id, traceparent):
             try:
-                refusal = _refuse_text(scope) or self._refuse_size(headers)
+                refusal = _refuse_text(scope) or self._refuse_size(length)
                 if refusal is not None:
                     await problem_response(refusal)(scope, receive, send_marked)
                 else:
@@ -86,10 +110,9 @@ class RequestMiddleware:
             finally:
                 load.requests -= 1
                 load.body_bytes -= size
-                self._observe(scope, status or 499, time.perf_counter() - started)
+                self._observe(scope, request_id, status or 499, time.perf_counter() - started)
 
-    def _refuse_size(self, headers: Headers) -> Problem | None:
-        length = headers.get("content-length", "")
+    def _refuse_size(self, length: str) -> Problem | None:
         return too_large(self.max_body) if length.isdecimal() and int(length) > self.max_body else None
 
     async def _shed(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -105,21 +128,14 @@ class RequestMiddleware:
         response.headers["X-Request-Id"] = request_id
         await response(scope, receive, send)
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def _observe(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = _method(scope)
-        HTTP_REQUESTS.labels(self.service, method, route, status).inc()
-        HTTP_SECONDS.labels(self.service, route).observe(seconds)
+        self._requests(method, route, status).inc()
+        self._seconds(route).observe(seconds)
         caller: dict[str, Any] = scope.get("superfan.caller", {})
-        log.info(
-            "request",
-            method=method,
-            path=scope["path"],
-            route=route,
-            status=status,
-            milliseconds=round(seconds * 1000, 2),
-            **caller,
-        )
+        fields = {"method": method, "path": scope["path"], "route": route, "status": status}
+        log_request(request_id, {**fields, "milliseconds": round(seconds * 1000, 2), **caller})
 
 
 def _method(scope: Scope) -> str:

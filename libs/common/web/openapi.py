@@ -47,6 +47,7 @@ _WORDS = {
     401: "No API key, or one that is not valid.",
     403: "The API key lacks a scope.",
     404: "There is no such thing in this account.",
+    408: "The body did not arrive in time.",
     409: "It conflicts with what is stored.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
@@ -120,7 +121,7 @@ def _add_responses(operation: dict[str, Any]) -> None:
     if operation.get("security"):
         statuses += [401, 403, 429]
     if "requestBody" in operation:
-        statuses += [400, 413, 415]
+        statuses += [400, 408, 413, 415]
     responses = operation["responses"]
     generated = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
     if generated.get("$ref", "").endswith("/HTTPValidationError"):

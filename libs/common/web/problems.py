@@ -72,6 +72,12 @@ def too_large(limit: int) -> Problem:
     return Problem(413, "body_too_large", f"The body is larger than {limit} bytes.")
 
 
+def too_slow(seconds: float) -> Problem:
+    """408; what comes of the body after it is not read, so the connection ends."""
+    detail = f"The body was not complete after {seconds:g} s."
+    return Problem(408, "body_too_slow", detail, headers={"Connection": "close"})
+
+
 def invalid(detail: str, *, pointer: str | None = None, parameter: str | None = None) -> Problem:
     """422 for one field of the body (`pointer`) or one parameter (`parameter`, such as `query/limit`)."""
     place = {"parameter": parameter} if parameter is not None else {"pointer": pointer or ""}

@@ -10,11 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 from prometheus_client import Counter
-from sqlalchemy import event as hooks
 
 from libs.common import outbox
 from libs.common.config import Channel
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.identity import lock_groups
 from libs.common.leases import Backoff, Claimed, claim, settle
 from services.engagement.domain.journeys import Journey
@@ -134,7 +133,7 @@ async def finish(
                 "revision": claimed.row.revision,
             }
             await messages.end_sending(session, claimed, values)
-            _count_when_committed(session, claimed.row.kind, answer.outcome)
+            after_commit(session, MESSAGES.labels(SERVICE, claimed.row.kind, answer.outcome).inc)
 
 
 async def _end(
@@ -172,11 +171,4 @@ async def _end(
         now=now,
     )
     await outbox.add(session, [notice])
-    _count_when_committed(session, row.kind, state)
-
-
-def _count_when_committed(session: AsyncSession, kind: str, state: str) -> None:
-    def count(_session: object) -> None:
-        MESSAGES.labels(SERVICE, kind, state).inc()
-
-    hooks.listen(session.sync_session, "after_commit", count, once=True)
+    after_commit(session, MESSAGES.labels(SERVICE, row.kind, state).inc)

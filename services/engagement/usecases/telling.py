@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from prometheus_client import Counter
-from sqlalchemy import event as hooks
 
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
 from services.engagement.domain.decisions import Decision
 from services.engagement.domain.journeys import BUILT_IN, IN_APP
@@ -114,8 +113,8 @@ def count_when_committed(session: AsyncSession, decisions: Sequence[Decision]) -
         for decision in decisions
     )
 
-    def count(_session: object) -> None:
+    def count() -> None:
         for (journey, outcome, reason), number in counted.items():
             DECISIONS.labels(SERVICE, journey, outcome, reason or "").inc(number)
 
-    hooks.listen(session.sync_session, "after_commit", count, once=True)
+    after_commit(session, count)

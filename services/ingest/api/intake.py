@@ -1,13 +1,13 @@
 """From a request's bytes to judged and published events; shared by the routes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from starlette.requests import ClientDisconnect
 
 from libs.common.config import Source
 from libs.common.telemetry import current_traceparent
@@ -31,15 +31,24 @@ JSON, CLOUDEVENT, CLOUDEVENTS = (
 _CHARSET = re.compile(r'charset *= *"?([^";\s]+)', re.IGNORECASE)
 
 
-async def take_signed(request: Request, source: Source, raw: bytes, received: datetime) -> Response:
+Headers = Mapping[str, str]
+"""Names in lower case; of a header that stands more than once, the first."""
+
+
+def headers_of(request: Request) -> Headers:
+    """All at once: a dozen searches, one by one, in the list of a request cost more."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(request.scope["headers"])}
+
+
+async def take_signed(request: Request, headers: Headers, source: Source, raw: bytes, received: datetime) -> Response:
     """Events signed by Standard Webhooks. Raises Problem."""
-    result = standard.verify(dict(request.headers), raw, source.secrets, received)
+    result = standard.verify(headers, raw, source.secrets, received)
     if isinstance(result, Rejection):
         count_delivery(source, "rejected", result.reason)
         raise refusal_of(result)
     limit_source(request, source)
     try:
-        response = await take(request, raw, sender_of(request, source), received, webhook_id=result.webhook_id)
+        response = await take(request, headers, raw, sender_of(source), received, webhook_id=result.webhook_id)
     except Problem as problem:
         count_delivery(source, "not_stored" if problem.status == 503 else "invalid", problem.code)
         raise
@@ -49,6 +58,7 @@ async def take_signed(request: Request, source: Source, raw: bytes, received: da
 
 async def take(
     request: Request,
+    headers: Headers,
     raw: bytes,
     sender: Sender,
     received: datetime,
@@ -57,7 +67,7 @@ async def take(
     webhook_id: str | None = None,
 ) -> Response:
     """Judge and publish the events in `raw`; 202 or 422. Raises Problem when the body as a whole is no good."""
-    media = _media_type(request)
+    media = _media_type(headers)
     items, clean, place = _items(_read(raw), media)
     if len(items) > MAX_EVENTS:
         raise Problem(413, "too_many_events", f"At most {MAX_EVENTS} events may come at once; these are {len(items)}.")
@@ -105,25 +115,29 @@ async def publish(request: Request, verdicts: Sequence[Verdict]) -> None:
 
 
 async def read_body(request: Request) -> bytes:
-    """The raw body; the app limits its size."""
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise bad_request("The client went away before the body was complete.", "client_closed_request") from None
+    """The raw body, read once; the app limits its size."""
+    chunks: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise bad_request("The client went away before the body was complete.", "client_closed_request")
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
-def _media_type(request: Request) -> str:
+def _media_type(headers: Headers) -> str:
     """The one of the three media types that the body has."""
-    header = request.headers.get("content-type", "")
+    header = headers.get("content-type", "")
     media = header.partition(";")[0].strip().lower()
     if media not in (JSON, CLOUDEVENT, CLOUDEVENTS):
         raise _unsupported(f"Send Content-Type: {JSON}, {CLOUDEVENT} or {CLOUDEVENTS}.")
     charset = _CHARSET.search(header)
     if charset and charset[1].lower() not in ("utf-8", "utf8"):
         raise _unsupported("Send UTF-8.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if headers.get("content-encoding", "identity").lower() != "identity":
         raise _unsupported("Send the body without Content-Encoding.")
-    if "ce-specversion" in request.headers:
+    if "ce-specversion" in headers:
         raise _unsupported("The binary mode of CloudEvents is not supported: send the structured or the batch mode.")
     return media
 
@@ -162,7 +176,7 @@ def _items(document: Document, media: str) -> tuple[Sequence[Any], bool, str | N
     raise invalid(f"Input should be {expected[media]}", pointer="")
 
 
-def sender_of(request: Request, source: Source) -> Sender:
+def sender_of(source: Source) -> Sender:
     """What a delivery's source says about its events."""
     standard_source = source.platform == "standard"
     return Sender(
@@ -194,4 +208,7 @@ def refusal_of(rejection: Rejection) -> Problem:
 
 def count_delivery(source: Source, outcome: str, reason: str = "") -> None:
     """One delivery in the metrics."""
-    WEBHOOKS.labels(SERVICE, source.platform, outcome, reason).inc()
+    _deliveries(source.platform, outcome, reason).inc()
+
+
+_deliveries = lru_cache(maxsize=1000)(partial(WEBHOOKS.labels, SERVICE))

@@ -13,6 +13,7 @@ from libs.common.web.problems import too_large
 from services.ingest import usecases
 from services.ingest.api.intake import (
     count_delivery,
+    headers_of,
     limit_source,
     publish,
     read_body,
@@ -70,11 +71,12 @@ async def _receive(request: Request, source_id: str) -> Response:
     source = config.sources.get(source_id)
     if source is None:
         raise not_found("No source has this id.")
+    headers = headers_of(request)
     raw = await read_body(request)
     if len(raw) > MAX_WEBHOOK_BYTES:
         raise too_large(MAX_WEBHOOK_BYTES)
     if source.platform == "standard" and request.method == "POST":
-        return await take_signed(request, source, raw, received)
+        return await take_signed(request, headers, source, raw, received)
     adapter = ADAPTERS.get(source.platform)
     if adapter is None:
         log.error("a source has a platform without adapter", source=source.id, platform=source.platform)
@@ -84,7 +86,7 @@ async def _receive(request: Request, source_id: str) -> Response:
             method=request.method,
             path=request.url.path,
             query=request.query_params,
-            headers=dict(request.headers),
+            headers=headers,
             body=raw,
             secrets=source.secrets,
             now=received,
@@ -101,7 +103,7 @@ async def _receive(request: Request, source_id: str) -> Response:
 
 
 async def _acknowledge(request: Request, source: Source, result: Events | Flawed, received: datetime) -> Response:
-    sender = sender_of(request, source)
+    sender = sender_of(source)
     if isinstance(result, Flawed):
         verdicts = [usecases.refuse(result.document, Refusal("json", result.problems[:20]), sender, received)]
         result = Events([])

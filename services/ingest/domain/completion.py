@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from libs.common.events import EVENT_TYPES, AnyEvent, Problem, Trust, problems, validate_event
+from libs.common.events import EVENT_TYPES, AnyEvent, Problem, Trust, problems, validate_clean, validate_event
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """A time further ahead of the receipt than this is clamped: sender clocks are a little wrong all the time."""
@@ -50,11 +50,18 @@ class Refusal(NamedTuple):
 
 
 def complete(
-    sent: object, sender: Sender, received: datetime, fallback_id: str, *, cloudevent: bool = False
+    sent: object,
+    sender: Sender,
+    received: datetime,
+    fallback_id: str,
+    *,
+    cloudevent: bool = False,
+    clean: bool = False,
 ) -> AnyEvent | Refusal:
     """The event that was sent, ready to be published, or why it is refused. `sent` is used up.
 
-    `fallback_id` is the id of an event that has none. `cloudevent` = it came with a CloudEvents media type, whose
+    `fallback_id` is the id of an event that has none. `clean`: `sent` is known to hold nothing that cannot be stored,
+    so it is not searched for it. `cloudevent` = it came with a CloudEvents media type, whose
     events must name their `specversion`. What only ingest may say (account, trust, receivedtime, timemark,
     originaltime) is overwritten, whatever stood there; a foreign account is refused.
     """
@@ -67,7 +74,7 @@ def complete(
     user = sent.pop("user", None)
     _fill(sent, sender, received, fallback_id, user)
     try:
-        event = validate_event(sent)
+        event = validate_clean(sent) if clean else validate_event(sent)
     except ValidationError as error:
         return _join(refused, problems(error), user)
     if refused:
@@ -101,8 +108,8 @@ def _check_rules(sent: dict[str, Any], sender: Sender, *, cloudevent: bool) -> l
         found.append(("subject", Problem("/user", detail)))
     if "data_base64" in sent:
         found.append(("field", Problem("/data_base64", "binary data is not taken; send data as JSON")))
-    media = sent.get("datacontenttype", "application/json")
-    if not isinstance(media, str) or not _JSON_MEDIA.fullmatch(media):
+    media = sent.get("datacontenttype")
+    if media is not None and not (isinstance(media, str) and _JSON_MEDIA.fullmatch(media)):
         found.append(("field", Problem("/datacontenttype", "Input should be application/json or absent")))
     if cloudevent and "specversion" not in sent:
         found.append(("field", Problem("/specversion", "Field required")))

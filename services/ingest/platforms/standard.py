@@ -4,6 +4,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from standardwebhooks import Webhook
@@ -47,8 +48,11 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...], no
     given = [
         value.encode() for version, _, value in (part.partition(",") for part in signatures.split()) if version == "v1"
     ]
-    for secret in filter(is_usable, secrets):
-        expected = _signature(secret, webhook_id, sent, text)
+    for secret in secrets:
+        webhook = _webhook(secret)
+        if webhook is None:
+            continue
+        expected = _signature(webhook, webhook_id, sent, text)
         if any(hmac.compare_digest(expected, value) for value in given):
             return Signed(webhook_id)
     return Rejection("signature", "The signature is not valid.")
@@ -56,7 +60,7 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: tuple[str, ...], no
 
 def sign(body: bytes, secret: str, webhook_id: str, at: datetime) -> dict[str, str]:
     """The headers with which a sender delivers `body`. `secret` is `whsec_` and base64."""
-    signature = _signature(secret, webhook_id, at, body.decode()).decode()
+    signature = _signature(Webhook(secret), webhook_id, at, body.decode()).decode()
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(int(at.timestamp())),
@@ -66,12 +70,16 @@ def sign(body: bytes, secret: str, webhook_id: str, at: datetime) -> dict[str, s
 
 def is_usable(secret: str) -> bool:
     """Whether `secret` can be a secret of this scheme at all: `whsec_` and base64."""
+    return _webhook(secret) is not None
+
+
+@lru_cache(maxsize=256)
+def _webhook(secret: str) -> Webhook | None:
     try:
-        Webhook(secret)
+        return Webhook(secret)
     except (ValueError, EmptyWebhookSecretError):
-        return False
-    return True
+        return None
 
 
-def _signature(secret: str, webhook_id: str, at: datetime, text: str) -> bytes:
-    return Webhook(secret).sign(webhook_id, at.astimezone(UTC), text).removeprefix("v1,").encode()
+def _signature(webhook: Webhook, webhook_id: str, at: datetime, text: str) -> bytes:
+    return webhook.sign(webhook_id, at.astimezone(UTC), text).removeprefix("v1,").encode()

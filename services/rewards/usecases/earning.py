@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from libs.common import identity, outbox
 from libs.common.config import Account
 from libs.common.days import sign_in_day
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent
 from libs.common.events.orders import OrderEvent
 from libs.common.orders import ORDER_TYPES, Folded, OrderKey, fold_orders
@@ -25,12 +25,12 @@ AccountOf = Callable[[str], Account]
 
 POINTS_AWARDED = Counter(
     "superfan_points_awarded_total",
-    "Points booked, when decided: counted again if the transaction is tried again",
+    "Points booked and committed",
     ["service", "rule"],
 )
 POINTS_CAPPED = Counter(
     "superfan_points_capped_total",
-    "Points that a cap kept from being awarded; counted again if the transaction is tried again",
+    "Points that a cap kept from being awarded",
     ["service", "rule"],
 )
 SIGN_INS = Counter(
@@ -83,7 +83,7 @@ async def award(session: AsyncSession, events: list[AnyEvent], now: datetime, ac
         told = notices.of_awards(booked, locked, balances, now)
         told += await levels.follow(session, booked, locked, balances, now, account_of)
         await outbox.add(session, told)
-    _count(booked, len(sign_ins), signed_in.new_days)
+    after_commit(session, lambda: _count(booked, len(sign_ins), signed_in.new_days))
     return Booked(booked, signed_in.new_days)
 
 

@@ -1,19 +1,19 @@
 """The lifecycle 生命周期 as it is announced: moved by events, by the passing of time, by links, after a rebuild."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime
 
 from libs.common import identity
 from libs.common.config import Account
 from libs.common.days import DAY, local_day
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent
-from services.segmentation.domain.lifecycle import DEFAULT, lifecycle, sum_up
+from services.segmentation.domain.lifecycle import DEFAULT, State, lifecycle, sum_up
 from services.segmentation.domain.segments import midnight, segment_key
 from services.segmentation.store import UserKey, corrections, due
 from services.segmentation.store.lifecycle import StateRow, lock_states, read_days, update_states
 from services.segmentation.usecases import SERVICE
-from services.segmentation.usecases.moves import MOVES, Cause, Move, find_change, next_revision, tell
+from services.segmentation.usecases.moves import MOVES, Cause, Move, find_change, next_revision, steps, tell
 
 CORRECTED_AT_ONCE = 1000
 
@@ -78,11 +78,14 @@ async def move_due(session: AsyncSession, account: Account, today: date, now: da
     days = [first + n * DAY for n in range((today - first).days + 1)]
     midnights = {day: midnight(day, account.zone) for day in days}
     moves = await due.move_due(session, account.name, users, today, now, midnights, DEFAULT, source=f"/{SERVICE}")
-    for state_from, state_to, count in moves:
-        for direction, state in (("left", state_from), ("entered", state_to)):
-            if segment := segment_key("lifecycle", state):
-                MOVES.labels(SERVICE, segment, direction, "time_passed").inc(count)
+    after_commit(session, lambda: _count_due(moves))
     return len(users)
+
+
+def _count_due(moves: Iterable[tuple[State, State, int]]) -> None:
+    for state_from, state_to, count in moves:
+        for direction, segment in steps(segment_key("lifecycle", state_from), segment_key("lifecycle", state_to)):
+            MOVES.labels(SERVICE, segment, direction, "time_passed").inc(count)
 
 
 async def correct(session: AsyncSession, now: datetime, account_of: Callable[[str], Account]) -> int:

@@ -1,6 +1,6 @@
 """Moves between segments: remembered, and told to the others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from prometheus_client import Counter
 
 from libs.common import outbox
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
 from services.segmentation.domain.segments import Layering, segment_key
 from services.segmentation.store.moves import MembershipChange, add_changes
@@ -16,7 +16,7 @@ from services.segmentation.usecases import SERVICE
 
 MOVES = Counter(
     "superfan_segment_moves_total",
-    "Moves of users decided, direction `entered` or `left`; counted again when a transaction is repeated",
+    "Moves of users that were committed, direction `entered` or `left`",
     ["service", "segment", "direction", "reason"],
 )
 
@@ -84,16 +84,25 @@ async def tell(session: AsyncSession, moves: Sequence[Move]) -> None:
     """Add the moves to the history, and their notices to the outbox."""
     await add_changes(session, [move.change for move in moves])
     await outbox.add(session, [notice for move in moves for notice in _notices(move)])
+    after_commit(session, lambda: _count(moves))
+
+
+def steps(left: str | None, entered: str | None) -> list[tuple[str, str]]:
+    """(direction, segment) of a change, one for each notice."""
+    return [(direction, key) for direction, key in (("left", left), ("entered", entered)) if key]
+
+
+def _count(moves: Iterable[Move]) -> None:
+    for change in (move.change for move in moves):
+        for direction, segment in steps(change.segment_from, change.segment_to):
+            MOVES.labels(SERVICE, segment, direction, change.reason).inc()
 
 
 def _notices(move: Move) -> Iterator[AnyEvent]:
     change = move.change
     entity = f"{change.user_id}/{change.layering}"
-    steps = [
-        (direction, key) for direction, key in (("left", change.segment_from), ("entered", change.segment_to)) if key
-    ]
-    for revision, (direction, segment) in enumerate(steps, change.revision - len(steps) + 1):
-        MOVES.labels(SERVICE, segment, direction, change.reason).inc()
+    told = steps(change.segment_from, change.segment_to)
+    for revision, (direction, segment) in enumerate(told, change.revision - len(told) + 1):
         notice = new_event(
             f"segment.{direction}",
             account=change.account,
