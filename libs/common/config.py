@@ -80,7 +80,7 @@ class Account:
     currency: str
     id_space: str
     sign_in_day: Literal["user", "account"]
-    channels: Mapping[str, Channel] = field(default_factory=dict)
+    channels: Mapping[str, Channel] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

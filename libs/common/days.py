@@ -1,6 +1,7 @@
-"""Calendar days: whole local days of a zone, and runs of days in a row."""
+"""Calendar days: whole local days of a zone, runs of days in a row, and streaks of sign-in days 连签."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import Literal
 
@@ -41,3 +42,28 @@ def runs(days: Iterable[date]) -> Iterator[tuple[date, int]]:
 def longest_run(days: Iterable[date]) -> int:
     """The length of the longest run of days in a row; 0 without any day."""
     return max((length for _, length in runs(days)), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Streak:
+    """What sign-in days amount to: the streak alive, the longest one, and how many days in all."""
+
+    current: int
+    longest: int
+    days: int
+    last_day: date | None
+
+
+def streak_of(days: Iterable[date], today: date) -> Streak:
+    """The streak is alive when its last day is `today`, the day before, or (by another clock) later."""
+    found = list(runs(days))
+    if not found:
+        return Streak(0, 0, 0, None)
+    first, length = found[-1]
+    last = first + (length - 1) * DAY
+    return Streak(
+        current=length if today - last <= DAY else 0,
+        longest=max(length for _, length in found),
+        days=sum(length for _, length in found),
+        last_day=last,
+    )

@@ -19,6 +19,7 @@ SERVICE = Service(
     tags=[
         {"name": "messages", "description": "The in-app inbox and what went by other channels; what people allow."},
         {"name": "decisions", "description": "Sent, held or skipped, and why; never revised."},
+        {"name": "contact policy", "description": "Caps, gap and quiet hours of the account."},
         {"name": "journeys", "description": "What can be sent, and what starts it; in versions."},
     ],
 )

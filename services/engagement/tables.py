@@ -6,6 +6,7 @@
 | consent | fact | per subject, purpose and channel: the newest word by (time, source, id) |
 | segment_notice | notice | the newest notice of each entity of segmentation: where a user is, and what was acted on |
 | journey | decision | the versions of journeys that accounts have stored, who changed them and when |
+| contact_policy | decision | the versions of caps, gap and quiet hours that accounts have stored |
 | message | decision | one row per message: the in-app inbox, what waits, what is being sent, what became of it |
 | decision | decision | sent, held or skipped: one row per event and journey, and one for each time it was asked again |
 """
@@ -75,6 +76,16 @@ journey = Table(
     Column("status", Text, nullable=False),
     Column("definition", JSONB, nullable=False),
     Column("action", Text, nullable=False),
+    Column("changed_at", instant, nullable=False),
+    Column("changed_by", Text, nullable=False),
+)
+
+contact_policy = Table(
+    "contact_policy",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("policy", JSONB, nullable=False),
     Column("changed_at", instant, nullable=False),
     Column("changed_by", Text, nullable=False),
 )

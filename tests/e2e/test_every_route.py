@@ -35,6 +35,7 @@ SAME_FOR_ALL = {
     "list_journeys",
     "get_journey",
     "list_journey_versions",
+    "get_contact_policy",
     "list_rules",
     "get_rule",
     "list_rule_versions",

@@ -229,6 +229,8 @@ async def test_openapi_gives_stable_names_and_examples(api: httpx.AsyncClient) -
         "get /v1/users/{ref}/consents": "list_consents",
         "get /v1/decisions": "list_decisions",
         "post /v1/decisions/preview": "preview_decision",
+        "get /v1/contact-policy": "get_contact_policy",
+        "put /v1/contact-policy": "put_contact_policy",
         "get /v1/journeys": "list_journeys",
         "get /v1/journeys/{key}": "get_journey",
         "put /v1/journeys/{key}": "put_journey",
@@ -239,4 +241,4 @@ async def test_openapi_gives_stable_names_and_examples(api: httpx.AsyncClient) -
     }
     schemas = document["components"]["schemas"]
     own = ("Message", "Consents", "Decision", "PreviewRequest", "PreviewedDecision", "Definition", "RenderRequest")
-    assert all("example" in schemas[name] for name in (*own, "Rendered"))
+    assert all("example" in schemas[name] for name in (*own, "Rendered", "PolicyBody", "PolicyVersion"))

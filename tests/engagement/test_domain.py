@@ -43,7 +43,7 @@ def decide(
         {"demo": journeys or [WELCOME]},
         users,
         newest,
-        DEFAULT_POLICY,
+        {"demo": DEFAULT_POLICY},
         NOW,
         zone_of=lambda _account: ZoneInfo("Asia/Shanghai"),
         kind_of=lambda _account, channel: channel if channel == "in_app" else None,

@@ -270,6 +270,7 @@ async def test_a_link_by_word(api: httpx.AsyncClient, log: Log, sessions: Sessio
     assert (await api.get("/v1/users/douyin:other")).status_code == 404
     await link(api, A, "content:c", status=422)
     await link(api, A, status=422)
+    await link(api, "douyin:new", "douyin:new", status=422)
 
 
 async def test_taken_apart_and_linked_again(api: httpx.AsyncClient, log: Log, sessions: Sessions) -> None:

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from services.engagement.api import decisions, journeys, messages
+from services.engagement.api import decisions, journeys, messages, policies
 
 router = APIRouter()
-for part in (messages, decisions, journeys):
+for part in (messages, decisions, journeys, policies):
     router.include_router(part.router)

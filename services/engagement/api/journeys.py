@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from libs.common.identity import resolve
 from libs.common.web import Cursor, Limit, Page, conflict, decode_cursor, invalid, make_page, problems
 from libs.common.web.database import ReadSessionDep, SessionDep
-from services.engagement.api.common import CallerDep, WriterDep
+from services.engagement.api.common import ETAG, CallerDep, IfMatch, WriterDep
 from services.engagement.domain import journeys, templates
 from services.engagement.domain.decisions import REASONS
 from services.engagement.domain.templates import TemplateError
@@ -21,17 +21,6 @@ from services.engagement.usecases.starting import kind_of
 router = APIRouter(tags=["journeys"])
 
 KeyPath = Annotated[schemas.Key, Path()]
-IfMatch = Annotated[
-    str | None,
-    Header(max_length=200, description="The `ETag` of the version that is to be changed.", examples=['"3"']),
-]
-ETAG: dict[int | str, dict[str, Any]] = {
-    200: {
-        "headers": {
-            "ETag": {"description": "Of this version.", "schema": {"type": "string"}, "example": '"3"'},
-        }
-    }
-}
 
 
 @router.get("/v1/journeys", summary="What can be sent")

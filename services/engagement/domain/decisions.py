@@ -132,7 +132,7 @@ def decide_starts(
     journeys_of: Mapping[str, Sequence[Journey]],
     users: Mapping[Key, UserState],
     newest: Mapping[Key, Mark],
-    policy: Policy,
+    policies: Mapping[str, Policy],
     now: datetime,
     zone_of: Callable[[str], tzinfo],
     kind_of: Kinds,
@@ -159,7 +159,7 @@ def decide_starts(
                     now,
                     started=started,
                     event=event,
-                    policy=policy,
+                    policy=policies[event.account],
                     zone=zone_of(event.account),
                     kind=kind_of(event.account, journey.channel),
                 )

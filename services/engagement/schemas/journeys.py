@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from libs.common.events import Whole
 from services.engagement.domain import journeys, templates
 from services.engagement.domain.decisions import Reason
 from services.engagement.domain.gates import QuietOutcome
@@ -88,8 +89,8 @@ class Definition(BaseModel):
         validate_default=True,
         description="For `segment.entered`: which one.",
     )
-    max_age_seconds: int = Field(
-        ge=60, le=30 * 86400, description="What is as old as this starts nothing; a message that waits so long expires."
+    max_age_seconds: Annotated[int, Whole(60, 30 * 86400)] = Field(
+        description="What is as old as this starts nothing; a message that waits so long expires."
     )
     purpose: Purpose
     channel: str = Field(
@@ -170,7 +171,7 @@ class RenderRequest(BaseModel):
     user: str | None = Field(
         default=None, min_length=1, max_length=200, pattern=NO_NUL, description="a user id or any subject"
     )
-    version: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    version: Annotated[int, Whole(1, 2**31 - 1)] | None = None
     texts: dict[Lang, CheckedText] | None = Field(default=None, description="Texts to try instead of the stored ones.")
 
 

@@ -30,7 +30,9 @@ _OWN = "from alias g join {0} on x.account = g.account and x.subject = g.subject
 _READ = text(
     "select u.account, u.user_id,"
     " (select array_agg(g.subject) from alias g where g.account = u.account and g.user_id = u.user_id) as subjects,"
-    f" exists(select 1 {_OWN.format('follower x')} and g.user_id = u.user_id and x.following) as following,"
+    # a scalar query, which is looked up user by user; `exists` may be answered by hashing all followers there are
+    f" coalesce((select true {_OWN.format('follower x')} and g.user_id = u.user_id and x.following limit 1), false)"
+    " as following,"
     " (select jsonb_agg(jsonb_build_array(x.purpose, x.channel, x.time, x.source, x.id, x.granted))"
     f" {_OWN.format('consent x')} and g.user_id = u.user_id) as consents,"
     # A message counts when it went to this user id or to any subject that is now his, so neither a merge nor an
@@ -38,8 +40,9 @@ _READ = text(
     " (select jsonb_agg(jsonb_build_array(t.message_id, t.journey, t.purpose, t.kind, t.created_at, t.let_through_at,"
     " t.state)) from ("
     f"(select {_TOLD} from message m where m.account = u.account and m.user_id = u.user_id and {_MATTERS})"
-    f" union (select {_TOLD} from alias g join message m on m.account = g.account and m.subject = g.subject"
-    f" where g.account = u.account and g.user_id = u.user_id and {_MATTERS})) t) as messages,"
+    f" union (select {_TOLD} from alias g cross join lateral (select * from message m"
+    f" where m.account = g.account and m.subject = g.subject and {_MATTERS}) m"
+    " where g.account = u.account and g.user_id = u.user_id)) t) as messages,"
     " (select jsonb_object_agg(j.key, greatest(0,"
     " (select d.revision from decision d where d.account = u.account and d.user_id = u.user_id and d.journey = j.key"
     " order by d.revision desc limit 1),"

@@ -76,12 +76,17 @@ def etag(journey: Journey) -> str:
 def _check_precondition(newest: Journey | None, if_match: str | None, *, must_be_new: bool = False) -> None:
     if newest is not None and must_be_new:
         raise Problem(412, "precondition_failed", f"The journey {newest.key} exists, in version {newest.version}.")
+    check_if_match(newest.version if newest else None, if_match)
+
+
+def check_if_match(version: int | None, if_match: str | None) -> None:
+    """Raises Problem 412 when there is a condition and `version`, None for none, does not meet it."""
     if if_match is None:
         return
     tags = [tag.strip().removeprefix("W/") for tag in if_match.split(",")]
-    if newest is None or not ("*" in tags or etag(newest) in tags):
-        there = f"its newest version is {newest.version}" if newest else "it does not exist"
-        raise Problem(412, "precondition_failed", f"The journey is not at the version of If-Match: {there}.")
+    if version is None or not ("*" in tags or f'"{version}"' in tags):
+        there = "there is none" if version is None else f"the newest one is {version}"
+        raise Problem(412, "precondition_failed", f"This is not at the version of If-Match: {there}.")
 
 
 def unknown_journey(key: str) -> Problem:

@@ -9,9 +9,9 @@ from libs.common.events.derived import SegmentEntered
 from libs.common.events.inputs import Follow
 from libs.common.identity import User
 from services.engagement.domain.decisions import Decision, Starter, decide, start
-from services.engagement.domain.gates import DEFAULT_POLICY
 from services.engagement.domain.journeys import Journey
 from services.engagement.store import journeys, users
+from services.engagement.store.policies import read_policies
 from services.engagement.usecases.journeys import unknown_journey
 from services.engagement.usecases.starting import kind_of
 
@@ -23,12 +23,13 @@ async def preview_decision(session: AsyncSession, account: Account, user: User, 
     if journey is None:
         raise unknown_journey(key)
     subject = user.subjects[0]
+    policy = (await read_policies(session, [account.name]))[account.name].policy
     states = await users.read_users(
         session,
         [(account.name, subject)],
         [key],
         [key] if journey.once else [],
-        now - DEFAULT_POLICY.memory,
+        now - policy.memory,
     )
     state = states[account.name, subject]
     event = _trigger(journey, account.name, user.user_id, subject, now)
@@ -39,7 +40,7 @@ async def preview_decision(session: AsyncSession, account: Account, user: User, 
         now,
         started=start(journey, event, now, state.earlier(key), None),
         event=event,
-        policy=DEFAULT_POLICY,
+        policy=policy,
         zone=account.zone,
         kind=kind_of(account, journey.channel),
     )

@@ -13,11 +13,11 @@ from libs.common.identity import fold_links
 from services.engagement.domain.consents import fold_consents
 from services.engagement.domain.decisions import Starter, decide_starts, starts
 from services.engagement.domain.follows import fold_follows
-from services.engagement.domain.gates import DEFAULT_POLICY
 from services.engagement.domain.journeys import IN_APP
 from services.engagement.domain.segments import newest_notices
 from services.engagement.store import decisions as decisions_store
 from services.engagement.store import facts, journeys, users
+from services.engagement.store.policies import read_policies
 from services.engagement.usecases.telling import count_when_committed, notices
 
 AccountOf = Callable[[str], Account]
@@ -44,19 +44,20 @@ async def handle_events(session: AsyncSession, events: list[AnyEvent], now: date
     wanted = [journey for _, journey in pairs]
     subjects = [(event.account, event.subject) for event in triggers]
     await users.lock_users(session, subjects)
+    policies = await read_policies(session, (event.account for event in triggers))
     states = await users.read_users(
         session,
         subjects,
         {journey.key for journey in wanted},
         {journey.key for journey in wanted if journey.once},
-        now - DEFAULT_POLICY.memory,
+        now - max(found.policy.memory for found in policies.values()),
     )
     decisions = decide_starts(
         triggers,
         journeys_of,
         states,
         newest,
-        DEFAULT_POLICY,
+        {account: found.policy for account, found in policies.items()},
         now,
         zone_of=lambda account: account_of(account).zone,
         kind_of=lambda account, channel: kind_of(account_of(account), channel),

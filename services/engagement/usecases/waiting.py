@@ -9,11 +9,11 @@ from libs.common.db import AsyncSession
 from libs.common.identity import lock_groups
 from libs.common.leases import Claimed, settle
 from services.engagement.domain.decisions import Decision, Waiting, decide_again
-from services.engagement.domain.gates import DEFAULT_POLICY
 from services.engagement.domain.journeys import IN_APP, Journey
 from services.engagement.domain.users import UserState
 from services.engagement.store import decisions as decisions_store
 from services.engagement.store import journeys, messages, users
+from services.engagement.store.policies import read_policies
 from services.engagement.tables import message
 from services.engagement.usecases.starting import AccountOf, kind_of
 from services.engagement.usecases.telling import count_when_committed, ended_state, notices
@@ -30,12 +30,13 @@ async def ask_again(session: AsyncSession, claimed: Sequence[Claimed], now: date
         session, {(claim.row.account, claim.row.journey, claim.row.journey_version) for claim in claimed}
     )
     in_effect = await journeys.read_in_effect(session, accounts)
+    policies = await read_policies(session, accounts)
     states = await users.read_users(
         session,
         subjects,
         {journey.key for journey in versions.values()},
         {journey.key for journey in versions.values() if journey.once},
-        now - DEFAULT_POLICY.memory,
+        now - max(found.policy.memory for found in policies.values()),
     )
     segments = await messages.read_segments(
         session,
@@ -66,7 +67,7 @@ async def ask_again(session: AsyncSession, claimed: Sequence[Claimed], now: date
             waiting,
             user,
             now,
-            policy=DEFAULT_POLICY,
+            policy=policies[row.account].policy,
             zone=account.zone,
             kind=kind_of(account, row.channel),
         )

@@ -1,11 +1,11 @@
 """The behaviour portrait and the overview."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from fastapi import APIRouter
 
-from libs.common.days import DAY, local_day, runs
+from libs.common.days import local_day, streak_of
 from libs.common.identity import resolve, user_id_of
 from libs.common.web import problems
 from libs.common.web.database import ReadSessionDep
@@ -65,7 +65,9 @@ async def get_overview(ref: Ref, caller: ReaderDep, session: ReadSessionDep) -> 
         segments=sorted(placements.values(), key=lambda placement: placement.segment),
         level=_level(told.level) if told.level else None,
         balance=schemas.Balance(points=told.balance, told_at=told.balance_at),
-        streak=_streak(list(runs(days)), local_day(now, caller.account.zone)),
+        streak=schemas.Streak.model_validate(
+            streak_of(days, local_day(now, caller.account.zone)), from_attributes=True
+        ),
         last_message=_message(told.last_message) if told.last_message else None,
     )
 
@@ -127,18 +129,4 @@ def _message(notice: notices.Notice) -> schemas.LastMessage:
         message_id=data.get("message_id"),
         since=notice.since,
         told_at=notice.time,
-    )
-
-
-def _streak(found: list[tuple[date, int]], today: date) -> schemas.Streak:
-    """The streak is alive when its last day is today, the day before, or (by another clock) later."""
-    if not found:
-        return schemas.Streak(current=0, longest=0, days=0, last_day=None)
-    first, length = found[-1]
-    last = first + (length - 1) * DAY
-    return schemas.Streak(
-        current=length if today - last <= DAY else 0,
-        longest=max(length for _, length in found),
-        days=sum(length for _, length in found),
-        last_day=last,
     )

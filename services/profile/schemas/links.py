@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from libs.common.events import Subject
 
@@ -53,12 +53,20 @@ LINKS_EXAMPLE: dict[str, Any] = {
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
 
+def _check_different(subjects: list[str]) -> list[str]:
+    if len(set(subjects)) < len(subjects):
+        raise ValueError("names a subject twice")
+    return subjects
+
+
 class NewLink(BaseModel):
     """Subjects that are one person, and how that is known."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": LINK_EXAMPLE})
 
-    subjects: list[Subject] = Field(min_length=2, max_length=20, description="Also such as are new.")
+    subjects: Annotated[list[Subject], AfterValidator(_check_different)] = Field(
+        min_length=2, max_length=20, json_schema_extra={"uniqueItems": True}, description="Also such as are new."
+    )
     evidence: Literal["login", "union_id", "allied_id", "order", "phone", "email", "support"] = Field(
         description="How it is known: the person logged in, a platform or an order said so, gave a phone number or an "
         "e-mail address, or asked for it."

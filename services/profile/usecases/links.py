@@ -97,7 +97,7 @@ async def link(
             groups.merge(whole, other)
     if whole.changed:
         values = {"evidence": evidence, "reason": reason, "subjects": sorted(whole.subjects)}
-        decisions = [Decision(subject, None, "linked", "explicit", values) for subject in dict.fromkeys(subjects)]
+        decisions = [Decision(subject, None, "linked", "explicit", values) for subject in subjects]
         # Locks are taken as everywhere: the event table first.
         await _tell(session, [whole], now)
         await store.add_decisions(session, account, decisions, now, key_id)

@@ -105,13 +105,15 @@ async def update_rungs(session: AsyncSession, rows: Sequence[RungRow]) -> None:
 
 # What users have paid by :as_of. Refunds of an order lower it to nothing at most, as in `libs.common.orders`.
 PAID = """
-    paid as (
+    given_back as (
+        select platform, order_id, currency, sum(amount_minor) as amount from refund_state
+        where account = :account and order_id is not null and time <= :as_of group by platform, order_id, currency
+    ), paid as (
         select a.user_id, o.currency, o.paid_time, coalesce(o.amount_minor, 0) as gross,
-            least(coalesce(o.amount_minor, 0), coalesce((
-                select sum(r.amount_minor) from refund_state r
-                where r.account = o.account and r.platform = o.platform and r.order_id = o.order_id
-                and r.currency = o.currency and r.time <= :as_of), 0)) as refunded
+            least(coalesce(o.amount_minor, 0), coalesce(g.amount, 0)) as refunded
         from order_state o join alias a on a.account = o.account and a.subject = o.buyer
+        left join given_back g
+            on g.platform = o.platform and g.order_id = o.order_id and g.currency = o.currency
         where o.account = :account and o.paid_time <= :as_of
     ), refunded as (
         select a.user_id, r.currency, r.time, coalesce(r.amount_minor, 0) as amount

@@ -110,13 +110,13 @@ async def measure(
         text(
             f"insert into measured with {PAID}, dated as ("
             " select *, width_bucket(paid_time, cast(:midnights as timestamptz[])) as day from paid"
-            "), given_back as ("
+            "), lowered as ("
             " select user_id, sum(amount) as amount from refunded where currency = :currency"
             " and width_bucket(time, cast(:midnights as timestamptz[])) > :begin group by user_id"
             ") select user_id, :today - max(day), count(*) filter (where gross = 0 or refunded < gross),"
             " coalesce(sum(gross - refunded) filter (where currency = :currency), 0)"
-            " - coalesce(max(given_back.amount), 0), count(*) filter (where currency <> :currency)"
-            " from dated left join given_back using (user_id) where day > :begin group by user_id"
+            " - coalesce(max(lowered.amount), 0), count(*) filter (where currency <> :currency)"
+            " from dated left join lowered using (user_id) where day > :begin group by user_id"
         ),
         {
             "account": account,

@@ -34,6 +34,12 @@ def upgrade() -> None:
             constraint pk_journey primary key (account, key, version))
     """)
     op.execute("""
+        create table contact_policy (
+            account text not null, version integer not null, policy jsonb not null,
+            changed_at timestamptz not null, changed_by text not null,
+            constraint pk_contact_policy primary key (account, version))
+    """)
+    op.execute("""
         alter table message
             add column kind text, add column purpose text, add column run text, add column entity text,
             add column turns integer, add column state text, add column held boolean,
@@ -96,6 +102,7 @@ def downgrade() -> None:
             drop column due_at, drop column attempts, drop column lease,
             add constraint pk_message primary key (account, user_id, journey, step)
     """)
+    op.execute("drop table contact_policy")
     op.execute("drop table journey")
     op.execute("drop table segment_notice")
     op.execute("drop table consent")
