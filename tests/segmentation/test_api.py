@@ -330,8 +330,8 @@ async def test_who_was_known_to_be_where(client: httpx.AsyncClient, sessions: Se
     assert await known("ladder.fan", NOW) == [(U2, 3)]
     assert await known("ladder.user", NOW) == [(U1, 5)]
     assert await known("lifecycle.returned", NOW) == [(U1, 3)]
-    refused = await client.get(MEMBERS, params={"as_of": AS_OF, "known_at": AS_OF})
-    assert refused.status_code == 422
+    both = await get(client, "/v1/segments/lifecycle.new/members", as_of=AS_OF, known_at=early.isoformat())
+    assert {item["decided_at"] for item in both["items"]} == {"2026-06-12T12:00:00Z"}
 
     asked = {"from": "2026-06-11", "to": "2026-06-15"}
     sizes = await get(client, SIZES, **asked)

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from libs.common.config import Account
 from libs.common.days import DAY, local_day
 from libs.common.db import AsyncSession
-from libs.common.web import Cursor, Limit, Page, decode_cursor, invalid, make_page, not_found, problems
+from libs.common.web import Cursor, Limit, Page, decode_cursor, make_page, not_found, problems
 from libs.common.web.database import ReadSessionDep
 from services.segmentation import schemas
 from services.segmentation.api.parameters import AsOf, KnownAt, ReaderDep
@@ -97,11 +97,9 @@ async def list_members(
     cursor: Cursor = None,
 ) -> Page[schemas.Member]:
     """Ordered by user id. Give `as_of` to have all pages of one moment, or `known_at` for who had been announced to be
-    in it by then; not both."""
+    in it by then. They ask different questions: with `known_at`, `as_of` is left aside."""
     if key not in SEGMENTS:
         raise not_found(f"There is no segment {key!r}.", "unknown_segment")
-    if as_of is not None and known_at is not None:
-        raise invalid("as_of and known_at ask different questions; give one of them", parameter="query/known_at")
     layering, state = SEGMENTS[key]
     after = decode_cursor(cursor, (str,))[0] if cursor else ""
     account = caller.account
