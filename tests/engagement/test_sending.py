@@ -1,6 +1,8 @@
 """Messages by signed webhook, to a real HTTP server: who dies when, who answers what, and who hears twice."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,62 +15,22 @@ from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook
 
 from libs.common.config import Channel
-from libs.common.db import Sessions
+from libs.common.db import AsyncEngine, Sessions
 from libs.common.outbox import Relay
 from services.engagement.domain.journeys import journey_of
+from services.engagement.jobs import delivery
 from services.engagement.jobs.delivery import ForbiddenAddressError, Poster, find_address, is_allowed
 from services.engagement.jobs.sender import FAILURES_TO_OPEN, Breaker, Sender
 from services.engagement.store.journeys import add_version
 from services.engagement.usecases.sending import LEASE, Answer, begin, claim_for, claim_stranded, finish
+from tests.engagement.provider import Manner, Provider
 from tests.engagement.support import CHANNEL_SECRET, definition, event, make_log, notices, wake, with_channels
 from tests.support.folding import NOW, rows
 from tests.support.waiting import until
 from tests.support.web import config_file
 
-Manner = Literal["ok", "refuse", "redirect", "hang", "cut"]
 Step = Literal["intent", "claimed", "sending", "call", "answer"]
 MINUTE = timedelta(minutes=1)
-
-
-class Provider:
-    """An HTTP server that keeps what it was sent, and answers as it is told."""
-
-    def __init__(self) -> None:
-        self.manner: Manner = "ok"
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.port = 0
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        if self._server:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-            body = await reader.readexactly(int(headers["content-length"]))
-            self.got.append((headers, body))
-            if self.manner == "hang":
-                await reader.read()  # until the caller gives up
-            elif self.manner != "cut":
-                line = {"ok": "204 No Content", "refuse": "500 Oh", "redirect": "302 Found\r\nLocation: /there"}
-                writer.write(f"HTTP/1.1 {line[self.manner]}\r\nContent-Length: 0\r\n\r\n".encode())
-                await writer.drain()
-        finally:
-            writer.close()
-
-    @property
-    def ids(self) -> list[str]:
-        return [headers["webhook-id"] for headers, _ in self.got]
-
-    def channel(self, name: str = "gateway", *, idempotent: bool = True) -> Channel:
-        url = f"http://127.0.0.1:{self.port}/send?x=1"
-        return Channel(name, "demo", "webhook", url, (CHANNEL_SECRET,), idempotent, allow_private=True)
 
 
 @asynccontextmanager
@@ -97,7 +59,7 @@ async def welcome(sessions: Sessions, channel: Channel, *people: str, now: datet
 
 
 async def send(sessions: Sessions, poster: Poster, now: datetime, *, dies_after: Step | None = None) -> Answer | None:
-    """What the worker does with one message; it may die after any step, which is: no further step is taken."""
+    """What the worker does with one message, as far as `dies_after`."""
     if dies_after == "intent":
         return None
     async with sessions() as session, session.begin():
@@ -108,17 +70,29 @@ async def send(sessions: Sessions, poster: Poster, now: datetime, *, dies_after:
         body = await begin(session, claimed[0], poster.channel, now)
     if dies_after == "sending" or body is None:
         return None
-    call = asyncio.create_task(poster.post(claimed[0].row.message_id, body, datetime.now(UTC)))
-    if dies_after == "call":
-        await asyncio.sleep(0.3)
-        call.cancel()
-        return None
-    answer = await call
+    answer = await poster.post(claimed[0].row.message_id, body, datetime.now(UTC))
     if dies_after == "answer":
         return answer
     async with sessions() as session, session.begin():
         await finish(session, claimed[0], poster.channel, answer, now, 0.0)
     return answer
+
+
+async def die(sessions: Sessions, provider: Provider, step: Step, idempotent: bool) -> None:
+    """Lets a process of its own send, and die by SIGKILL after `step`, or in the middle of the call."""
+    engine: AsyncEngine = sessions.kw["bind"]
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    arguments = [url, step, str(provider.port), str(idempotent)]
+    root = Path(__file__).parents[2]
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.engagement.dying", *arguments, cwd=root)
+    try:
+        if step == "call":
+            await until(lambda: bool(provider.got))
+            dying.kill()
+        assert await asyncio.wait_for(dying.wait(), 60) == -signal.SIGKILL
+    finally:
+        if dying.returncode is None:
+            dying.kill()
 
 
 async def state(sessions: Sessions) -> tuple[Any, ...]:
@@ -150,7 +124,7 @@ async def test_a_message_is_posted_signed_and_told_once_it_has_arrived(sessions:
 
 @pytest.mark.parametrize("idempotent", [True, False])
 @pytest.mark.parametrize("step", ["intent", "claimed", "sending", "call", "answer"])
-async def test_the_sender_dies_at_each_step(
+async def test_the_sender_is_killed_at_each_step(
     sessions: Sessions, provider: Provider, step: Step, idempotent: bool
 ) -> None:
     """Nobody hears twice: where the receiver takes an id once it is sent again under the same id, else not at all."""
@@ -158,15 +132,14 @@ async def test_the_sender_dies_at_each_step(
     await welcome(sessions, channel, "douyin:u1")
     if step == "call":
         provider.manner = "hang"
+    await die(sessions, provider, step, idempotent)
+    assert (await state(sessions))[0] == ("planned" if step in ("intent", "claimed") else "sending")
+    provider.manner = "ok"
+    called = len(provider.got)
+    assert called == (1 if step in ("call", "answer") else 0)
     async with posting(channel) as poster:
-        await send(sessions, poster, NOW, dies_after=step)
-        assert (await state(sessions))[0] == ("planned" if step in ("intent", "claimed") else "sending")
-        provider.manner = "ok"
-        called = len(provider.got)
-        assert called == (1 if step in ("call", "answer") else 0)
-        later = NOW + LEASE
-        await send(sessions, poster, later)
-        await send(sessions, poster, later + LEASE)
+        await send(sessions, poster, NOW + LEASE)
+        await send(sessions, poster, NOW + 2 * LEASE)
     harmless = step in ("intent", "claimed")
     assert len(set(provider.ids)) <= 1
     if idempotent or harmless:
@@ -256,8 +229,11 @@ async def test_a_sender_that_lost_its_lease_writes_nothing(sessions: Sessions, p
     assert len(provider.got) == 1
 
 
-async def test_a_dead_provider_delays_no_other(sessions: Sessions, provider: Provider, tmp_path: Path) -> None:
+async def test_a_dead_provider_delays_no_other(
+    sessions: Sessions, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The running sender, with one channel that never answers and one that does."""
+    monkeypatch.setattr(delivery, "ANSWER_SECONDS", 2.0)
     dead = Provider()
     await dead.start()
     dead.manner = "hang"

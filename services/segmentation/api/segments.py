@@ -1,15 +1,17 @@
 """Segments over REST: sizes, members, flows."""
 
+import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
+from pydantic import BeforeValidator
 
 from libs.common.config import Account
 from libs.common.days import DAY, local_day
 from libs.common.db import AsyncSession
-from libs.common.web import Cursor, Limit, Page, decode_cursor, invalid, make_page, not_found, problems
+from libs.common.web import Cursor, Limit, Page, decode_cursor, make_page, not_found, problems
 from libs.common.web.database import ReadSessionDep
 from services.segmentation import schemas
 from services.segmentation.api.parameters import AsOf, KnownAt, ReaderDep
@@ -24,6 +26,7 @@ from services.segmentation.store import moves
 router = APIRouter(tags=["segments"])
 
 MOST_DAYS = 366
+EARLIEST = date(1970, 1, 1)
 WORDS: dict[str, tuple[str, str]] = {
     "lifecycle.new": ("新用户", f"first active less than {DEFAULT.quiet} days ago"),
     "lifecycle.active": ("活跃", f"active within {DEFAULT.quiet} days, neither new nor returned"),
@@ -37,11 +40,25 @@ WORDS: dict[str, tuple[str, str]] = {
     "ladder.super_user": ("超级用户", "nobody yet: what makes a super user is not defined"),
 }
 LayeringName = Annotated[Layering, Path(description="a way to divide all users", examples=["lifecycle"])]
+
+
+def _is_day(value: object) -> object:
+    """Only 2026-06-01: numbers would be taken for seconds."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+        raise ValueError("should be a day such as 2026-06-01")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_is_day)]
 From = Annotated[
-    date | None,
-    Query(alias="from", description="first local day; 29 days before `to` when absent", examples=["2026-06-01"]),
+    Day | None,
+    Query(
+        alias="from",
+        description=f"first local day; 29 days before `to` when absent, {MOST_DAYS - 1} days before it at most",
+        examples=["2026-06-01"],
+    ),
 ]
-To = Annotated[date | None, Query(description="last local day; today when absent", examples=["2026-06-30"])]
+To = Annotated[Day | None, Query(description="last local day; today when absent or later", examples=["2026-06-30"])]
 
 
 @router.get("/v1/segments", summary="All segments and their sizes")
@@ -80,11 +97,9 @@ async def list_members(
     cursor: Cursor = None,
 ) -> Page[schemas.Member]:
     """Ordered by user id. Give `as_of` to have all pages of one moment, or `known_at` for who had been announced to be
-    in it by then; not both."""
+    in it by then. They ask different questions: with `known_at`, `as_of` is left aside."""
     if key not in SEGMENTS:
         raise not_found(f"There is no segment {key!r}.", "unknown_segment")
-    if as_of is not None and known_at is not None:
-        raise invalid("as_of and known_at ask different questions; give one of them", parameter="query/known_at")
     layering, state = SEGMENTS[key]
     after = decode_cursor(cursor, (str,))[0] if cursor else ""
     account = caller.account
@@ -144,9 +159,10 @@ async def list_sizes(
     moves as they were decided, so a day that is over never changes; what is true with all that is known today tells
     `/v1/segments?as_of=`."""
     account = caller.account
-    first, last = _span(account, begin, to)
-    days = [first + n * DAY for n in range((last - first).days + 1)]
-    midnights = [midnight(day, account.zone) for day in (*days, last + DAY)]
+    days = _span(account, begin, to)
+    if not days:
+        return schemas.Sizes(layering=layering, zone=account.zone.key, items=[])
+    midnights = [midnight(day, account.zone) for day in (*days, days[-1] + DAY)]
     keys = [key for state in STATES[layering] if (key := segment_key(layering, state))]
     changes = [dict.fromkeys(keys, 0) for _ in (None, *days)]
     for number, segment, change in await moves.count_by_day(session, account.name, layering, midnights):
@@ -166,9 +182,10 @@ async def list_flow(
     """Moves by the local day on which they were decided, and in all. Nobody's moves are netted: who left and came back
     counts twice. null: he was, or is now, in no segment, being new, part of another user, or known for nothing."""
     account = caller.account
-    first, last = _span(account, begin, to)
-    days = [first + n * DAY for n in range((last - first).days + 1)]
-    midnights = [midnight(day, account.zone) for day in (*days, last + DAY)]
+    days = _span(account, begin, to)
+    if not days:
+        return schemas.Flow(layering=layering, zone=account.zone.key, total=[], items=[])
+    midnights = [midnight(day, account.zone) for day in (*days, days[-1] + DAY)]
     rows = await moves.count_flows(session, account.name, layering, midnights)
     total: dict[tuple[str | None, str | None], int] = {}
     for _, came_from, went_to, count in rows:
@@ -176,8 +193,8 @@ async def list_flow(
     return schemas.Flow(
         layering=layering,
         zone=account.zone.key,
-        first_day=first,
-        last_day=last,
+        first_day=days[0],
+        last_day=days[-1],
         total=[
             schemas.Moves(segment_from=came_from, segment_to=went_to, moves=count)
             for (came_from, went_to), count in sorted(total.items(), key=lambda item: [name or "" for name in item[0]])
@@ -189,11 +206,12 @@ async def list_flow(
     )
 
 
-def _span(account: Account, begin: date | None, end: date | None) -> tuple[date, date]:
-    last = end or local_day(datetime.now(UTC), account.zone)
-    if not date(1900, 1, 1) <= last <= date(9999, 1, 1):
-        raise invalid("must lie between the years 1900 and 9998", parameter="query/to")
-    first = begin or last - timedelta(days=29)
-    if not timedelta(0) <= last - first < timedelta(days=MOST_DAYS):
-        raise invalid(f"must be at most {MOST_DAYS - 1} days before `to`, and not after it", parameter="query/from")
-    return first, last
+def _span(account: Account, begin: date | None, end: date | None) -> list[date]:
+    """The local days asked about, as far as anything can have been decided on them."""
+    today = local_day(datetime.now(UTC), account.zone)
+    last = min(end or today, today)
+    if last < EARLIEST:
+        return []
+    earliest = max(EARLIEST, last - (MOST_DAYS - 1) * DAY)
+    first = max(begin, earliest) if begin else max(last - 29 * DAY, earliest)
+    return [first + n * DAY for n in range((last - first).days + 1)]

@@ -277,7 +277,7 @@ class Flow(BaseModel):
 
     layering: Layering
     zone: str
-    first_day: date
-    last_day: date
+    first_day: date | None = Field(default=None, description="null: nothing can have been decided on the days asked.")
+    last_day: date | None = None
     total: list[Moves]
     items: list[DayMoves]

@@ -54,7 +54,7 @@ class FixedCuts(BaseModel):
 
     r_days: Annotated[int, Whole(0, 10**6)]
     f_orders: Annotated[int, Whole(0, 10**9)]
-    m_minor: Annotated[int, Whole(-(2**63), 2**63 - 1)]
+    m_minor: Annotated[int, Whole(-(10**15), 10**15)]
 
 
 class RfmQuestion(BaseModel):
