@@ -100,13 +100,13 @@ def model(service: str, events: Iterable[Sent]) -> dict[str, Counter[Hashable]]:
 EFFECTS = {
     "activity": ("profile", "select subject, day, type, count from activity_day where account = $1"),
     "active day": ("segmentation", "select subject, day, 1 from active_day where account = $1"),
-    "decision": ("engagement", "select event_id, 1 from decision where account = $1"),
+    "decision": ("engagement", "select event_id, 1 from decision where account = $1 and journey = 'welcome'"),
     "message": ("engagement", "select subject, 1 from message where account = $1"),
     "entry": (
         "rewards",
         (
             "select subject, replace(rule, 'order_paid', 'order.paid'), count(*) from ledger_entry"
-            " join holder using (account, account_ref) where account = $1 group by 1, 2"
+            " join holder using (account, account_ref) where account = $1 and book = 'wallet' group by 1, 2"
         ),
     ),
     "balance": (
@@ -139,12 +139,12 @@ async def _check_notices(system: System, history: History) -> Verdict:
     wanted: Counter[Hashable] = Counter(
         await _column(system, "engagement", "select decision_id from decision where account = $1", history)
     )
-    wanted.update(
-        await _column(system, "rewards", "select entry_id::text from ledger_entry where account = $1", history)
-    )
+    entries = "select transaction_id::text from ledger_entry where account = $1 and book = 'wallet'"
+    wanted.update(await _column(system, "rewards", entries, history))
     wanted["moves"] = sum(await _column(system, "segmentation", f"{moves} where account = $1", history))
     statement = (
-        "select case when type like 'segment.%' then 'moves' else id end from event where account = $1 and source <> $2"
+        "select case when type like 'segment.%' then 'moves' else id end from event"
+        " where account = $1 and source <> $2 and type <> 'level.changed'"
     )
     rows = await system.query("profile", statement, history.account, history.source)
     verdict = Verdict("notices", wanted.total())

@@ -261,7 +261,7 @@ async def test_the_demo_counts_once_however_often_it_runs(system: System, data: 
     second = await superfan(data, "demo", "--fans", "12", "--seed", "7", "--no-orders")
 
     assert (first.code, first.error) == (second.code, second.error) == (0, "")
-    assert first.out.partition("What came of these fans")[2] == second.out.partition("What came of these fans")[2] != ""
+    assert first.out.partition("What came of them")[2] == second.out.partition("What came of them")[2] != ""
     sent = int(first.out.split(" events sent")[-2].rpartition(" of ")[2].replace(",", ""))
     rows = await system.query(
         "profile",
