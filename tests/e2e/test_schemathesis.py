@@ -31,7 +31,7 @@ def test_every_operation_keeps_its_contract(system: System, service: str, tmp_pa
             "--header",
             f"Authorization: Bearer {system.keys['demo']}",
             "--max-examples",
-            "25",
+            "10",
             "--seed",
             "20260601",
             "--no-color",
