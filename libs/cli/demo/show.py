@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from datetime import date
 from typing import Any
 
@@ -36,12 +36,11 @@ async def show(
     if customers:
         await _tell_rfm(connection, say)
     await _tell_decisions(connection, say, users)
-    richest = await _tell_rewards(connection, say, users)
+    richest = await _tell_rewards(connection, say, users, fans)
 
     console.print("\nLook further", style="bold")
-    told = next(user["subjects"][0] for user in profiles if user["user_id"] == richest)
     for command in (
-        f"superfan user {told}",
+        f"superfan user {richest}",
         f"superfan trigger douyin.follow --user {next(iter(fans))} --repeat",
         "superfan tail --topic messages --from-start",
     ):
@@ -106,20 +105,21 @@ async def _tell_decisions(connection: Connection, say: Say, users: Collection[st
             say("", f"  {count:,} not, {reason}: {journey['reasons'][reason]} (such as {first})")
 
 
-async def _tell_rewards(connection: Connection, say: Say, users: Iterable[str]) -> str:
-    """Returns the user with most points."""
+async def _tell_rewards(connection: Connection, say: Say, users: Collection[str], fans: Collection[str]) -> str:
+    """Points of the fans, levels of all users. Returns the fan with most points."""
     places = asyncio.Semaphore(ASKED_AT_ONCE)
 
-    async def ask(user: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    async def ask(ref: str, what: str) -> Any:
         async with places:
-            points = await connection.of_user("rewards", user, "/points")
-            return points, await connection.of_user("rewards", user, "/level")
+            return await connection.of_user("rewards", ref, what)
 
-    answers = await asyncio.gather(*(ask(user) for user in users))
-    rules, levels = Counter[str](), Counter[tuple[int, str]]()
-    for points, level in answers:
-        rules.update(points["by_rule"])
-        levels[level["rank"], level["name"]] += 1
-    say("rewards", f"{rules.total():,} points: {counted(dict(rules.most_common()))}")
-    say("", f"levels: {', '.join(f'{name} {count:,}' for (_, name), count in sorted(levels.items()))}")
-    return str(max((points for points, _ in answers), key=lambda points: int(points["balance"]))["user_id"])
+    points = await asyncio.gather(*(ask(fan, "/points") for fan in fans))
+    levels = Counter(
+        (level["rank"], level["name"]) for level in await asyncio.gather(*(ask(user, "/level") for user in users))
+    )
+    rules = Counter[str]()
+    for answer in points:
+        rules.update(answer["by_rule"])
+    say("rewards", f"{rules.total():,} points of the fans: {counted(dict(rules.most_common()))}")
+    say("", f"levels of all: {', '.join(f'{name} {count:,}' for (_, name), count in sorted(levels.items()))}")
+    return max(zip(points, fans, strict=True), key=lambda pair: int(pair[0]["balance"]))[1]
