@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone, tzinfo
+from functools import cache
 from typing import Literal
+from zoneinfo import ZoneInfo, available_timezones
 
 DAY = timedelta(days=1)
 
@@ -11,6 +13,16 @@ DAY = timedelta(days=1)
 def local_day(instant: datetime, zone: tzinfo) -> date:
     """The calendar day of `instant` (with an offset) in `zone`."""
     return instant.astimezone(zone).date()
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    return frozenset(available_timezones()) - {"Factory", "localtime"}
+
+
+def find_zone(name: object) -> ZoneInfo | None:
+    """The time zone of this IANA name; None if there is none, or if it is no text."""
+    return ZoneInfo(name) if isinstance(name, str) and name in _zone_names() else None
 
 
 def offset_zone(minutes: int) -> tzinfo:

@@ -1,4 +1,4 @@
-"""What engagement reads from Kafka: who follows, what people allow, which segments they enter, and who is one user."""
+"""What engagement reads from Kafka: who follows, what people allow, which segments they enter, who they are."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -22,5 +22,5 @@ def make_handler(account_of: Callable[[str], Account]) -> Handler:
 
 
 def keep_data(event_type: str) -> bool:
-    """Consents are folded again by a rebuild. Of all others what counts stands in columns of their own."""
-    return event_type.startswith("consent.")
+    """Consents and zones are folded again by a rebuild. Of all others what counts stands in columns of their own."""
+    return event_type.startswith("consent.") or event_type == "profile.updated"

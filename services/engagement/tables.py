@@ -5,6 +5,7 @@
 | follower | fact | per subject: the newest follow or unfollow by (time, source, id), and the first follow |
 | consent | fact | per subject, purpose and channel: the newest word by (time, source, id) |
 | segment_notice | notice | the newest notice of each entity of segmentation: where a user is, and what was acted on |
+| zone_notice | notice | per subject the time zone that profile told with the highest revision |
 | journey | decision | the versions of journeys that accounts have stored, who changed them and when |
 | contact_policy | decision | the versions of caps, gap and quiet hours that accounts have stored |
 | message | decision | one row per message: the in-app inbox, what waits, what is being sent, what became of it |
@@ -64,6 +65,16 @@ segment_notice = Table(
     Column("entity", Text, primary_key=True),
     Column("revision", BigInteger, nullable=False),
     Column("segment", Text),
+    Column("since", instant, nullable=False),
+)
+
+zone_notice = Table(
+    "zone_notice",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("zone", Text),
     Column("since", instant, nullable=False),
 )
 

@@ -4,7 +4,7 @@ from libs.common.events import EVENT_TYPES
 from libs.common.rebuild import Facts
 from services.profile import tables
 from services.profile.domain.notices import FAMILIES
-from services.profile.usecases import activity
+from services.profile.usecases import activity, zones
 
 FACTS = Facts(
     tables=(
@@ -22,4 +22,5 @@ FACTS = Facts(
     types=[name for name, kind in EVENT_TYPES.items() if kind.direction == "input" or name in FAMILIES],
     fold=activity.fold,
     with_data=True,
+    announce=zones.tell_all_zones,
 )

@@ -9,6 +9,7 @@
 | fan | fact | firsts and lasts per subject; following now = the newest follow or unfollow by (time, source, id) |
 | order_state, refund_state | fact | orders and refunds of `libs.common.orders` |
 | trait | fact | the believed value of each trait per subject: verified before not, then by (time, source, id) |
+| zone_notice | notice | per subject the time zone that was last told, and the revision of the notice |
 | notice_state | fact | of each thing that another service tells the notice with the highest revision |
 | identifier | fact | which identifiers (union id, login, phone, …) each subject showed, first and last |
 | link_decision | decision | what became of each of them, and of links over REST: never changed, the newest counts |
@@ -93,6 +94,16 @@ trait = Table(
     Column("event_id", Text, nullable=False),
     Column("trust", Text, nullable=False),
     Column("value", JSONB, nullable=False),
+)
+
+zone_notice = Table(
+    "zone_notice",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("zone", Text),
+    Column("since", instant, nullable=False),
 )
 
 notice_state = Table(

@@ -315,6 +315,7 @@ def test_the_types_are_those_of_the_contract() -> None:
     }
     assert {name for name, kind in EVENT_TYPES.items() if kind.direction == "derived"} == {
         "profile.linked",
+        "profile.updated",
         "segment.entered",
         "segment.left",
         "message.sent",

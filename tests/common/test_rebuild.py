@@ -66,6 +66,8 @@ SPOIL = {
         "update follower set following = not following, follow_time = follow_time - interval '1 day'",
         "update consent set granted = not granted, time = time - interval '1 day'",
         "delete from consent where channel = 'sms'",
+        "update zone_notice set revision = revision + 1, zone = 'x'",
+        "delete from zone_notice where subject = 'douyin:u1'",
     ),
     "rewards": (
         "delete from sign_in_day where subject = 'douyin:u1'",
@@ -82,11 +84,11 @@ FACTS = {
         "alias",
     ),
     "segmentation": ("active_day", "following_change", "first_interaction", "order_state", "alias"),
-    "engagement": ("follower", "consent", "alias"),
+    "engagement": ("follower", "consent", "zone_notice", "alias"),
     "rewards": ("sign_in_day", "order_state", "alias"),
 }
 OTHERS = {
-    "profile": ("refund_state", "notice_state", "link_decision", "separation"),
+    "profile": ("refund_state", "notice_state", "zone_notice", "link_decision", "separation"),
     "segmentation": ("refund_state", "lifecycle_state", "ladder_state", "membership_change"),
     "engagement": ("message", "decision", "segment_notice", "journey"),
     "rewards": ("holder", "ledger_entry", "lot", "balance", "level_state", "refund_state"),
@@ -106,6 +108,7 @@ def random_events(seed: int, count: int) -> list[AnyEvent]:
             # Two of the four are one person.
             login = "7" if subject in ("douyin:u1", "wechat.x:Ü") else subject
             data = {"traits": {"login_id": login, "city": rng.choice(["x", "y", None])}}
+            data["traits"]["zone"] = rng.choice(["Europe/London", "Asia/Tokyo", "x", None])
         if kind == "sign_in" and rng.random() < 0.5:
             data = {"utc_offset_minutes": rng.choice([0, 840, -600])}
         event = new_event(
@@ -126,6 +129,12 @@ def random_events(seed: int, count: int) -> list[AnyEvent]:
     events.append(new_event("content.published", id="v", subject="content:v", data={"content_id": "v"}, **content))
     thin = {"order_id": "thin"}
     events.append(new_event("order.paid", id="thin", subject=None, platform="doudian", data=thin, **content))
+    for subject in ("douyin:u1", "wechat.x:Ü"):
+        about = {"entity": f"{subject}/traits", "revision": seed + 1, "since": NOW, "user_id": "usr_1"}
+        zone = {"traits": {"zone": rng.choice(["Europe/London", "Asia/Tokyo", None])}}
+        events.append(
+            new_event("profile.updated", id=f"{subject}/{seed}", subject=subject, data=about | zone, **content)
+        )
     return events
 
 

@@ -40,6 +40,7 @@ Input = (
 )
 Derived = (
     derived.ProfileLinked
+    | derived.ProfileUpdated
     | derived.SegmentEntered
     | derived.SegmentLeft
     | derived.MessageSent

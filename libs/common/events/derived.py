@@ -51,6 +51,27 @@ class ProfileLinked(NoticeEvent):
     data: LinkedData
 
 
+class BelievedTraits(Data):
+    zone: Id | None = None
+
+
+class UpdatedData(Notice):
+    traits: BelievedTraits = Field(
+        description="What others need to know of him, and nothing that names him. `zone`: IANA name of his time zone;"
+        " absent: none is known."
+    )
+
+
+class ProfileUpdated(NoticeEvent):
+    """What profile believes of a subject that others act on; of a user's subjects the newest `since` counts."""
+
+    topic: ClassVar[str] = "superfan.profiles"
+    emitted_by: ClassVar[tuple[str, ...]] = ("profile",)
+    caused_by: ClassVar[frozenset[str]] = frozenset({"profile.traits"})
+    type: Literal["profile.updated"]
+    data: UpdatedData
+
+
 class SegmentData(Notice):
     segment: Id = Field(description="Key of the segment.")
     reason: Literal["event", "time_passed", "rule_changed", "merged"]

@@ -246,7 +246,8 @@ class ContentPublished(InteractionEvent):
 class TraitsData(Data):
     traits: dict[Id, Any] = Field(
         description="Trait name → value, any JSON; null takes it back. `union_id`, `login_id`, `phone`, `email` and "
-        "`device_id` are identifiers: text, or for the first two `{space, id}`, for the others also a list."
+        "`device_id` are identifiers: text, or for the first two `{space, id}`, for the others also a list. `zone` "
+        "is the person's time zone, an IANA name; one that does not exist is passed over."
     )
 
 

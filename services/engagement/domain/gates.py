@@ -1,6 +1,6 @@
 """The gates that stand between an intent and a person, asked in one order, each with the values it used.
 
-Now and the zone are arguments. Every gate is asked every time, so that an answer tells all of them; the first one that
+Now and the zones are arguments. Every gate is asked every time, so that an answer tells all of them; the first one that
 does not let pass decides.
 """
 
@@ -98,11 +98,12 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True)
 class Contact:
-    """What is known of a user over all his subjects."""
+    """What is known of a user over all his subjects. `zone`: his own time zone, None when it is not known."""
 
     following: bool = False
     consents: Mapping[tuple[str, str], Word] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
+    zone: tzinfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Gate:
 
 
 def ask(intent: Intent, contact: Contact, policy: Policy, now: datetime, zone: tzinfo) -> list[Gate]:
-    """The answers of all gates, in order."""
+    """The answers of all gates, in order. `zone` is the account's, for users whose own is not known."""
     allowed, values = may_reach(intent.purpose, intent.channel, contact.consents, following=contact.following)
     return [
         Gate("consent", "pass" if allowed else "stop", values),
@@ -125,7 +126,7 @@ def ask(intent: Intent, contact: Contact, policy: Policy, now: datetime, zone: t
             "pass" if now < intent.expires_at else "stop",
             {"expires_at": intent.expires_at.isoformat()},
         ),
-        _quiet_hours(intent, policy.quiet, now, zone),
+        _quiet_hours(intent, policy.quiet, now, contact.zone, zone),
         _minimum_gap(intent, contact.sent, policy.gap, now),
         _frequency_caps(intent, contact.sent, policy.caps, now),
     ]
@@ -141,14 +142,16 @@ def _hold(intent: Intent, name: GateName, until: datetime, values: dict[str, Any
     return Gate(name, "hold", values, until) if until < intent.expires_at else Gate(name, "stop", values)
 
 
-def _quiet_hours(intent: Intent, quiet: QuietHours, now: datetime, zone: tzinfo) -> Gate:
+def _quiet_hours(intent: Intent, quiet: QuietHours, now: datetime, own: tzinfo | None, accounts: tzinfo) -> Gate:
     name: GateName = "quiet_hours"
     if intent.channel not in quiet.channels:
         return Gate(name, "pass", {"applies": False, "channel": intent.channel})
+    zone = own or accounts
     local = now.astimezone(zone)
     values: dict[str, Any] = {
         "applies": True,
         "zone": str(zone),
+        "zone_of": "user" if own else "account",
         "local_time": local.strftime("%H:%M:%S"),
         "quiet_from": quiet.start.strftime("%H:%M"),
         "quiet_until": quiet.end.strftime("%H:%M"),

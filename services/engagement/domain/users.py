@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import NamedTuple
 
 from services.engagement.domain.consents import Word
@@ -24,7 +24,8 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class UserState:
-    """What is known of a user under the lock: messages to all his subjects, and the last revision by journey."""
+    """What is known of a user under the lock: messages to all his subjects, the last revision by journey, his own time
+    zone if it is known."""
 
     account: str
     user_id: str
@@ -32,6 +33,7 @@ class UserState:
     consents: Mapping[tuple[str, str], Word] = field(default_factory=dict)
     messages: list[Told] = field(default_factory=list)
     revisions: dict[str, int] = field(default_factory=dict)
+    zone: tzinfo | None = None
 
     def earlier(self, journey: str) -> str | None:
         """A message of the journey that the user has entered."""
@@ -45,7 +47,7 @@ class UserState:
             for message in self.messages
             if message.at is not None and message.live and message.message_id != without
         ]
-        return Contact(self.following, self.consents, sent)
+        return Contact(self.following, self.consents, sent, self.zone)
 
     def next_revision(self, journey: str) -> int:
         self.revisions[journey] = revision = self.revisions.get(journey, 0) + 1

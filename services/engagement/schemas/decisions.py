@@ -25,6 +25,7 @@ GATES_EXAMPLE: list[dict[str, Any]] = [
         "values": {
             "applies": True,
             "zone": "Asia/Shanghai",
+            "zone_of": "account",
             "local_time": "22:30:00",
             "quiet_from": "22:00",
             "quiet_until": "08:00",

@@ -21,7 +21,8 @@ Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", example
 
 
 class QuietHoursBody(BaseModel):
-    """When push, sms, dm and phone are silent, in the account's zone."""
+    """When push, sms, dm and phone are silent, in the user's own time zone if profile knows it,
+    else in the account's."""
 
     model_config = ConfigDict(extra="forbid")
 

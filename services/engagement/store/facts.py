@@ -1,4 +1,4 @@
-"""Facts that commute: who follows, what people allow, where segmentation says they are."""
+"""Facts that commute: who follows, what people allow, where segmentation and profile say they are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.events.derived import ProfileUpdated
 from services.engagement.domain.consents import ConsentKey, Word
 from services.engagement.domain.follows import Follower, Key, Mark
 from services.engagement.domain.segments import EntityKey, SegmentNotice, segment_of
@@ -110,6 +111,30 @@ async def note_segments(session: AsyncSession, notices: Mapping[EntityKey, Segme
         },
     )
     return [notices[row.account, row.entity] for row in advanced]
+
+
+async def note_zones(session: AsyncSession, notices: Mapping[Key, ProfileUpdated]) -> None:
+    """Keep the newest notice about each subject; one statement, commutative."""
+    if not notices:
+        return
+    rows = sorted(notices.items())
+    await session.execute(
+        text(
+            "insert into zone_notice as z (account, subject, revision, zone, since)"
+            " select * from unnest(cast(:account as text[]), cast(:subject as text[]), cast(:revision as bigint[]),"
+            " cast(:zone as text[]), cast(:since as timestamptz[]))"
+            " on conflict (account, subject) do update set"
+            " revision = excluded.revision, zone = excluded.zone, since = excluded.since"
+            " where excluded.revision > z.revision"
+        ),
+        {
+            "account": [key[0] for key, _ in rows],
+            "subject": [key[1] for key, _ in rows],
+            "revision": [event.data.revision for _, event in rows],
+            "zone": [event.data.traits.zone for _, event in rows],
+            "since": [event.data.since for _, event in rows],
+        },
+    )
 
 
 async def read_consents(session: AsyncSession, account: str, subjects: Sequence[str]) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.days import find_zone
 from services.engagement.domain.consents import Word
 from services.engagement.domain.follows import Key
 from services.engagement.domain.users import Told, UserState
@@ -35,6 +36,9 @@ _READ = text(
     " as following,"
     " (select jsonb_agg(jsonb_build_array(x.purpose, x.channel, x.time, x.source, x.id, x.granted))"
     f" {_OWN.format('consent x')} and g.user_id = u.user_id) as consents,"
+    # What was said last counts, also when it was that no zone is known any more.
+    f" (select x.zone {_OWN.format('zone_notice x')} and g.user_id = u.user_id"
+    ' order by x.since desc, x.subject collate "C" limit 1) as zone,'
     # A message counts when it went to this user id or to any subject that is now his, so neither a merge nor an
     # unmerge brings a second one.
     " (select jsonb_agg(jsonb_build_array(t.message_id, t.journey, t.purpose, t.kind, t.created_at, t.let_through_at,"
@@ -69,9 +73,10 @@ async def read_users(
     entered_once: Iterable[str],
     since: datetime,
 ) -> dict[Key, UserState]:
-    """What is known of the users of `subjects`: consents, whether they follow, the last revision of each of `journeys`,
-    and their messages since `since`, those that wait, and all of the journeys `entered_once`. One statement, to be
-    asked after the lock: it sees what was committed while that waited. Subjects of one user share one UserState.
+    """What is known of the users of `subjects`: consents, zone, whether they follow, the last revision of each of
+    `journeys`, and their messages since `since`, those that wait, and all of the journeys `entered_once`. One
+    statement, to be asked after the lock: it sees what was committed while that waited. Subjects of one user share one
+    UserState.
     """
     keys = sorted(set(subjects))
     rows = await session.execute(
@@ -93,6 +98,7 @@ async def read_users(
             _newest_words(row.consents or ()),
             [_told(message) for message in row.messages or ()],
             row.revisions or {},
+            find_zone(row.zone),
         )
         users.update({(row.account, subject): state for subject in row.subjects})
     return users

@@ -15,6 +15,7 @@ from services.engagement.domain.decisions import Starter, decide_starts, starts
 from services.engagement.domain.follows import fold_follows
 from services.engagement.domain.journeys import IN_APP
 from services.engagement.domain.segments import newest_notices
+from services.engagement.domain.zones import newest_zones
 from services.engagement.store import decisions as decisions_store
 from services.engagement.store import facts, journeys, users
 from services.engagement.store.policies import read_policies
@@ -24,13 +25,14 @@ AccountOf = Callable[[str], Account]
 
 
 async def handle_events(session: AsyncSession, events: list[AnyEvent], now: datetime, account_of: AccountOf) -> None:
-    """Note links, follows, consents and segments, and decide about every journey that new `events` may start.
+    """Note links, follows, consents, zones and segments, and decide about every journey that new `events` may start.
 
     The number of statements does not grow with the events.
     """
     await fold_links(session, events)
     newest = await facts.add_follows(session, fold_follows(events))
     await facts.add_consents(session, fold_consents(events))
+    await facts.note_zones(session, newest_zones(events))
     news = await facts.note_segments(session, newest_notices(events))
     triggers: list[Starter] = [event for event in events if isinstance(event, Follow)]
     triggers += [event for event in news if isinstance(event, SegmentEntered)]

@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from libs.common.days import find_zone
 from libs.common.events import AnyEvent
 
+ZONE = "zone"
+"""The trait with the person's time zone, an IANA name."""
 DIRECT = frozenset({"phone", "email", "address", "id_number", "real_name"})
 """Traits that name a person outright; answers show them masked."""
 
@@ -31,7 +34,7 @@ class Trait(NamedTuple):
 
 
 def fold(events: Iterable[AnyEvent]) -> dict[TraitKey, Trait]:
-    """The traits in `events`, each from the event that is believed."""
+    """The traits in `events`, each from the event that is believed; values that cannot be are passed over."""
     found: dict[TraitKey, Trait] = {}
     for event in events:
         if event.type != "profile.traits":
@@ -39,10 +42,17 @@ def fold(events: Iterable[AnyEvent]) -> dict[TraitKey, Trait]:
         assert event.subject is not None
         told = Told(event.trust != "client", event.time, event.source, event.id)
         for name, value in event.data.traits.items():
+            if not is_possible(name, value):
+                continue
             key = (event.account, event.subject, name)
             if key not in found or told > found[key].told:
                 found[key] = Trait(told, event.trust, value)
     return found
+
+
+def is_possible(name: str, value: Any) -> bool:
+    """Whether a trait can have this value: a zone is one that exists, or is taken back."""
+    return name != ZONE or value is None or find_zone(value) is not None
 
 
 def merge(traits: Iterable[tuple[str, Trait]]) -> dict[str, Trait]:

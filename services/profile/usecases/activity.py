@@ -12,14 +12,17 @@ from services.profile.domain import notices, traits
 from services.profile.store import activity as store
 from services.profile.store import known
 from services.profile.usecases.links import fold_identifiers, link_by_evidence
+from services.profile.usecases.zones import tell_zones
 
 
 async def record(
     session: AsyncSession, events: list[AnyEvent], now: datetime, account_of: Callable[[str], Account]
 ) -> None:
-    """Add new events to the facts, and link whom they show to be one person. The number of statements is constant."""
+    """Add new events to the facts, link whom they show to be one person, tell in which zones they live. The number of
+    statements is constant."""
     await add_facts(session, events, account_of)
     await link_by_evidence(session, events, now, account_of)
+    await tell_zones(session, events, now)
 
 
 async def fold(session: AsyncSession, events: list[AnyEvent], account_of: Callable[[str], Account]) -> None:

@@ -28,6 +28,11 @@ def upgrade() -> None:
             since timestamptz not null, constraint pk_segment_notice primary key (account, entity))
     """)
     op.execute("""
+        create table zone_notice (
+            account text not null, subject text not null, revision bigint not null, zone text,
+            since timestamptz not null, constraint pk_zone_notice primary key (account, subject))
+    """)
+    op.execute("""
         create table journey (
             account text not null, key text not null, version integer not null, status text not null,
             definition jsonb not null, action text not null, changed_at timestamptz not null, changed_by text not null,
@@ -104,5 +109,6 @@ def downgrade() -> None:
     """)
     op.execute("drop table contact_policy")
     op.execute("drop table journey")
+    op.execute("drop table zone_notice")
     op.execute("drop table segment_notice")
     op.execute("drop table consent")

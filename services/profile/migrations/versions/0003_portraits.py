@@ -12,7 +12,7 @@ down_revision = "0002"
 
 TABLES = (
     *("separation", "link_decision", "identifier"),
-    *("notice_state", "trait", "sign_in_day", "watch_day", "activity_hour"),
+    *("notice_state", "zone_notice", "trait", "sign_in_day", "watch_day", "activity_hour"),
 )
 
 
@@ -39,6 +39,11 @@ def upgrade() -> None:
             account text not null, subject text not null, name text not null, verified boolean not null,
             time timestamptz not null, source text not null, event_id text not null, trust text not null,
             value jsonb not null, constraint pk_trait primary key (account, subject, name))
+    """)
+    op.execute("""
+        create table zone_notice (
+            account text not null, subject text not null, revision bigint not null, zone text,
+            since timestamptz not null, constraint pk_zone_notice primary key (account, subject))
     """)
     op.execute("""
         create table notice_state (
