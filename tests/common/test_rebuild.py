@@ -212,7 +212,8 @@ async def test_a_worker_may_run_meanwhile(make: Make, name: str) -> None:
 
     async def work(partition: int) -> None:
         for events in batches[partition]:
-            await database.log.apply(events, partition=partition)
+            # A rebuild may last longer than a batch waits for it.
+            await database.log.apply(events, partition=partition, patient=True)
 
     async def disturb() -> int:
         count = 0

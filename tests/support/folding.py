@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from libs.common.consumer import Applier, Handler
 from libs.common.consumer.offsets import StoredPositions
+from libs.common.consumer.transaction import is_retryable
 from libs.common.db import Sessions
 from libs.common.events import AnyEvent
 from libs.common.kafka import Batch
@@ -43,8 +44,11 @@ class Log:
         self._positions = StoredPositions(service, sessions)
         self._next: dict[tuple[str, int], int] = defaultdict(int)
 
-    async def apply(self, events: Sequence[AnyEvent | bytes], *, partition: int = 0, now: datetime = NOW) -> None:
-        """One batch a topic among `events` (raw bytes go to superfan.follows), in the order given."""
+    async def apply(
+        self, events: Sequence[AnyEvent | bytes], *, partition: int = 0, now: datetime = NOW, patient: bool = False
+    ) -> None:
+        """One batch a topic among `events` (raw bytes go to superfan.follows), in the order given. `patient`: what may
+        succeed later is tried again, as a worker does."""
         by_topic: dict[str, list[bytes]] = defaultdict(list)
         for event in events:
             raw = isinstance(event, bytes)
@@ -55,7 +59,14 @@ class Log:
                 await self._positions.reset(CLUSTER, {(topic, partition): 0})
             messages = [FakeMessage(topic, partition, at + n, value) for n, value in enumerate(values)]
             self._next[topic, partition] = at + len(values)
-            await self._applier.apply(CLUSTER, [Batch(topic, partition, at, at + len(values), messages)], now)
+            batch = Batch(topic, partition, at, at + len(values), messages)
+            while True:
+                try:
+                    await self._applier.apply(CLUSTER, [batch], now)
+                    break
+                except Exception as error:
+                    if not (patient and is_retryable(error)):
+                        raise
 
 
 async def rows(sessions: Sessions, table: str, columns: str) -> list[tuple[Any, ...]]:
