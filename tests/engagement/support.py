@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import httpx
 import orjson
 from sqlalchemy import text
 
@@ -16,7 +17,7 @@ from libs.common.identity import add_subjects, user_id_of
 from services.engagement.consumer import keep_data, make_handler
 from services.engagement.usecases.sending import claim_held
 from services.engagement.usecases.waiting import ask_again
-from tests.support.folding import NOW, Log
+from tests.support.folding import NOW, Log, rows
 from tests.support.web import TOML as REWARDS_TOML
 
 UNSCOPED_KEY = make_key("unscoped", "secret")
@@ -42,7 +43,12 @@ secret_files = ["channel-secret"]
 """
 CHANNEL_SECRET = "whsec_" + "c2VjcmV0" * 4
 HOUR = timedelta(hours=1)
-WELCOME_AGE = 24 * HOUR
+DAY = 24 * HOUR
+WELCOME_AGE = DAY
+NIGHT = NOW + 3 * HOUR
+"""23:00 in Shanghai; NOW is 20:00."""
+MORNING = NOW + 12 * HOUR
+DECISION = "journey, outcome, reason, turn, journey_version"
 
 
 def event(
@@ -143,6 +149,19 @@ def definition(**changes: Any) -> dict[str, Any]:
         "entry": "again",
         "texts": {"zh": {"title": "回来", "body": "看看"}, "en": {"title": "Come back", "body": "Have a look"}},
     } | changes
+
+
+async def decided(sessions: Sessions) -> list[tuple[Any, ...]]:
+    """Every decision: the columns of DECISION."""
+    return await rows(sessions, "decision", DECISION)
+
+
+async def put(api: httpx.AsyncClient, key: str, **changes: Any) -> dict[str, Any]:
+    """Store a new version of a journey, as `definition` makes it; returns the answer."""
+    response = await api.put(f"/v1/journeys/{key}", json=definition(**changes))
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
 
 
 async def wake(sessions: Sessions, now: datetime, accounts: Callable[[str], Account] = account_of) -> int:

@@ -12,33 +12,19 @@ from libs.common.db import Sessions
 from libs.common.events import AnyEvent
 from libs.common.identity import user_id_of
 from tests.engagement.support import (
+    DAY,
     HOUR,
+    decided,
     definition,
     event,
     linked,
     make_log,
     notices,
+    put,
     segment,
 )
 from tests.support.folding import NOW, Log, arrivals, empty, rows
 from tests.support.web import READ_KEY, client, places, problem
-
-DAY = 24 * HOUR
-NIGHT = NOW + 3 * HOUR
-"""23:00 in Shanghai; NOW is 20:00."""
-MORNING = NOW + 12 * HOUR
-DECISION = "journey, outcome, reason, turn, journey_version"
-
-
-async def decided(sessions: Sessions) -> list[tuple[Any, ...]]:
-    return await rows(sessions, "decision", DECISION)
-
-
-async def put(api: httpx.AsyncClient, key: str, **changes: Any) -> dict[str, Any]:
-    response = await api.put(f"/v1/journeys/{key}", json=definition(**changes))
-    assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
 
 
 async def test_who_becomes_dormant_or_lost_is_messaged_once_a_time(sessions: Sessions, log: Log) -> None:

@@ -1,7 +1,6 @@
 """Messages that wait: for the morning, for the gap, on the version they began with, and over links of users."""
 
 from datetime import timedelta
-from typing import Any
 
 import httpx
 import pytest
@@ -12,36 +11,23 @@ from libs.common.identity import user_id_of
 from services.engagement.usecases.sending import claim_held
 from services.engagement.usecases.waiting import ask_again
 from tests.engagement.support import (
+    DAY,
     GATEWAY,
     HOUR,
+    MORNING,
+    NIGHT,
     TEXTS,
-    definition,
+    decided,
     event,
     linked,
     make_log,
     notices,
+    put,
     segment,
     wake,
     with_channels,
 )
 from tests.support.folding import NOW, Log, rows
-
-DAY = 24 * HOUR
-NIGHT = NOW + 3 * HOUR
-"""23:00 in Shanghai; NOW is 20:00."""
-MORNING = NOW + 12 * HOUR
-DECISION = "journey, outcome, reason, turn, journey_version"
-
-
-async def decided(sessions: Sessions) -> list[tuple[Any, ...]]:
-    return await rows(sessions, "decision", DECISION)
-
-
-async def put(api: httpx.AsyncClient, key: str, **changes: Any) -> dict[str, Any]:
-    response = await api.put(f"/v1/journeys/{key}", json=definition(**changes))
-    assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
 
 
 async def grant(log: Log, *subjects: str) -> None:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import Counter
-from sqlalchemy import event as hooks
 
 from libs.common import inbox, outbox
 from libs.common.config import Account
-from libs.common.db import AsyncSession
+from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import User, fold_links, lock_groups, resolve, user_id_of
 from services.profile.domain import links
@@ -72,7 +71,7 @@ async def link_by_evidence(
     for account, made in sorted(decisions.items()):
         await store.add_decisions(session, account, made, now)
     await _tell(session, groups.changed(), now)
-    _count_when_committed(session, [decision for made in decisions.values() for decision in made])
+    after_commit(session, lambda: _count([decision for made in decisions.values() for decision in made]))
 
 
 async def fold_identifiers(session: AsyncSession, events: list[AnyEvent], account_of: Callable[[str], Account]) -> None:
@@ -102,7 +101,7 @@ async def link(
         await _tell(session, [whole], now)
         await store.add_decisions(session, account, decisions, now, key_id)
         await store.lift_separations(session, account, sorted(whole.subjects))
-        _count_when_committed(session, decisions)
+        after_commit(session, lambda: _count(decisions))
     return await _read(session, account, subjects[0])
 
 
@@ -128,7 +127,7 @@ async def unlink(
     decisions += [Decision(subject, None, "unlinked", "explicit", values) for subject in taken]
     await store.add_decisions(session, account, decisions, now, key_id)
     await store.add_separations(session, account, links.parting(user.subjects, taken), now, reason)
-    _count_when_committed(session, decisions)
+    after_commit(session, lambda: _count(decisions))
     return [await _read(session, account, part[0]) for part in (rest, taken)]
 
 
@@ -171,9 +170,6 @@ async def _read(session: AsyncSession, account: str, ref: str) -> LinkedUser:
     return LinkedUser(user.user_id, list(user.subjects), await store.read_revision(session, account, user.user_id))
 
 
-def _count_when_committed(session: AsyncSession, decisions: Sequence[Decision]) -> None:
-    def count(_session: object) -> None:
-        for decision in decisions:
-            DECISIONS.labels(SERVICE, decision.outcome, decision.why).inc()
-
-    hooks.listen(session.sync_session, "after_commit", count, once=True)
+def _count(decisions: Sequence[Decision]) -> None:
+    for decision in decisions:
+        DECISIONS.labels(SERVICE, decision.outcome, decision.why).inc()
