@@ -16,13 +16,12 @@ from services.engagement.domain.follows import Key, Mark, fold_follows
 from services.engagement.domain.gates import DEFAULT_POLICY
 from services.engagement.domain.journeys import BUILT_IN, REACTIVATION, RECALL, WELCOME, Journey, Text, journey_of
 from services.engagement.domain.templates import TemplateError
-from services.engagement.domain.users import Told, UserState
+from services.engagement.domain.users import UserState
 from tests.engagement.support import HOUR, WELCOME_AGE, event, segment
 from tests.support.folding import NOW
 
 SECOND = timedelta(seconds=1)
 KEY = ("demo", "douyin:u1")
-EARLIER = Told("msg_1", "welcome", "service", "in_app", NOW - 9 * HOUR, NOW - 9 * HOUR, live=True)
 
 
 def mark(made: AnyEvent) -> Mark:
