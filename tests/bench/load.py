@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
             return
         _, _, length = head.lower().partition(b"content-length:")
         if len(body) >= int(length.partition(b"\r\n")[0] or 0) and self._answer is not None:
+            self.closed = self.closed or b"connection: close" in head.lower()
             self._answer.set_result(int(head[9:12]))
 
     def close(self) -> None:

@@ -81,10 +81,14 @@ class Load:
     sends an earlier event again, be it acknowledged or not. The same `seed` makes the same events.
     """
 
-    def __init__(self, system: System, account: str, *, rate: float = RATE, seed: int = 1) -> None:
+    def __init__(
+        self, system: System, account: str, *, rate: float = RATE, seed: int = 1, keep_alive: bool = True
+    ) -> None:
+        """`keep_alive`: over few connections that are kept, or over a new one for each request."""
         self.history = History(account, f"/chaos-{account}")
         self._system = system
         self._rate = rate
+        self._headers = {"Content-Type": "application/json"} | ({} if keep_alive else {"Connection": "close"})
         self._random = random.Random(seed)
         self._number = 0
         self._users = 0
@@ -179,7 +183,7 @@ class Load:
 
     async def _send(self, sent: Sent, due: float) -> int:
         async with self._slots:
-            headers = {**self._system.authorization(self.history.account), "Content-Type": "application/json"}
+            headers = self._system.authorization(self.history.account) | self._headers
             raw = request_bytes("/v1/events", sent.body, headers)
             try:
                 connection = await self._connection()

@@ -44,6 +44,8 @@ class System:
         self.http = httpx.AsyncClient(timeout=30)
         self.log_format = "console"
         self.program: tuple[str, ...] = ()
+        self.tree = Path(__file__).parents[2]
+        """The code that processes started from now on run."""
         self.env: dict[str, str] = {}
         self.key_rates: dict[str, float] = {}
         self._server = server
@@ -52,14 +54,20 @@ class System:
 
     async def start(self, services: Iterable[str] = SERVICES) -> None:
         """Broker, databases, then each of `services` in role `all`; returns when all are ready."""
-        self._write_config()
+        await self.prepare(services)
+        for service in services:
+            if service in self.databases:
+                await upgrade(self.databases[service], service)
+            await self.spawn(service)
+        await self.wait_ready(services)
+
+    async def prepare(self, services: Iterable[str] = SERVICES) -> None:
+        """Configuration, broker and empty databases."""
+        self.write_config()
         await self.broker.start()
         for service in services:
             if service in WITH_DATABASE:
                 self.databases[service] = await self._server.create_database()
-                await upgrade(self.databases[service], service)
-            await self.spawn(service)
-        await self.wait_ready(services)
 
     async def stop(self) -> None:
         """End everything that was started."""
@@ -77,24 +85,26 @@ class System:
             http_port, metrics_port = free_ports(2)
             self._ports[name] = (http_port, metrics_port)
         prefix = f"SUPERFAN_{service.upper()}_"
+        env = self.environment(service)
+        env[f"{prefix}HTTP_PORT"], env[f"{prefix}METRICS_PORT"] = map(str, self._ports[name])
+        if service == "ingest":
+            env[f"{prefix}SPOOL"] = str(self.folder / f"{name}-spool")
+        command = [sys.executable, "-m", *self.program, f"services.{service}", role]
+        self.children[name] = Child.spawn(name, command, log=self.folder / f"{name}.log", env=env, cwd=self.tree)
+        return self.children[name]
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The variables of every process of `service`."""
         env = {
             **{key: value for key, value in os.environ.items() if not key.startswith("SUPERFAN_")},
             "SUPERFAN_CONFIG": str(self.folder / "superfan.toml"),
             "SUPERFAN_KAFKA": self.broker.bootstrap,
             "SUPERFAN_LOG_FORMAT": self.log_format,
-            f"{prefix}HTTP_PORT": str(self._ports[name][0]),
-            f"{prefix}METRICS_PORT": str(self._ports[name][1]),
             **self.env,
         }
         if service in self.databases:
-            env[f"{prefix}PG_URL"] = self.databases[service]
-        if service == "ingest":
-            env[f"{prefix}SPOOL"] = str(self.folder / f"{name}-spool")
-        command = [sys.executable, "-m", *self.program, f"services.{service}", role]
-        self.children[name] = Child.spawn(
-            name, command, log=self.folder / f"{name}.log", env=env, cwd=Path(__file__).parents[2]
-        )
-        return self.children[name]
+            env[f"SUPERFAN_{service.upper()}_PG_URL"] = self.databases[service]
+        return env
 
     async def wait_ready(self, names: Iterable[str] = SERVICES, seconds: float = 60) -> None:
         """Until the processes of these names are ready."""
@@ -119,7 +129,11 @@ class System:
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{metric}{{"))
 
     def url(self, service: str, path: str = "") -> str:
-        return f"http://127.0.0.1:{self._ports[service][0]}{path}"
+        return self.own_url(service, path)
+
+    def own_url(self, name: str, path: str = "") -> str:
+        """Of the process of this name."""
+        return f"http://127.0.0.1:{self._ports[name][0]}{path}"
 
     def metrics_url(self, name: str) -> str:
         return f"http://127.0.0.1:{self._ports[name][1]}"
@@ -189,7 +203,8 @@ class System:
         rows = await self.query(service, "select id from event where account = $1 and source = $2", account, source)
         return Counter(row[0] for row in rows)
 
-    def _write_config(self) -> None:
+    def write_config(self) -> None:
+        """superfan.toml and the secret files."""
         lines = []
         for name, settings in self._accounts.items():
             lines += [f"[accounts.{name}]", *(f'{key} = "{value}"' for key, value in settings.items())]

@@ -1,0 +1,1 @@
+"""Scaling, restarting, upgrading and configuring a running system, as an operator does, under load."""
