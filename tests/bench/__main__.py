@@ -1,4 +1,4 @@
-"""python -m tests.bench [--rounds N] [--only gateway|consumers|whole|flips …] [--write]"""
+"""python -m tests.bench [--rounds N] [--only gateway|consumers|idle|whole|flips …] [--write]"""
 
 import argparse
 import gc
@@ -10,11 +10,11 @@ import structlog
 import uvloop
 
 from libs.common.process import GC_THRESHOLDS
-from tests.bench import consumers, flips, gateway, whole
+from tests.bench import consumers, flips, gateway, idle, whole
 from tests.bench.report import Row, machine, table, write
 from tests.support.postgres import TestServer
 
-PARTS = ("gateway", "consumers", "whole", "flips")
+PARTS = ("gateway", "consumers", "idle", "whole", "flips")
 
 
 async def bench(parts: list[str], rounds: int) -> list[Row]:
@@ -27,6 +27,8 @@ async def bench(parts: list[str], rounds: int) -> list[Row]:
             rows += await gateway.measure(server, rounds)
         if "consumers" in parts:
             rows += await consumers.measure(server, rounds)
+        if "idle" in parts:
+            rows += await idle.measure(server)
         if "whole" in parts:
             rows += await whole.measure(server)
         if "flips" in parts:

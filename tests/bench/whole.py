@@ -1,4 +1,4 @@
-"""The running system: memory of idle processes, and the way from a follow to its welcome."""
+"""The running system: the way from a follow to its welcome."""
 
 import asyncio
 import itertools
@@ -14,38 +14,20 @@ from aiokafka import AIOKafkaConsumer
 from tests.bench.load import at_rate, request_bytes
 from tests.bench.report import Row, cpu_seconds
 from tests.support.postgres import TestServer
-from tests.support.services import SERVICES, WITH_DATABASE, System
+from tests.support.services import WITH_DATABASE, System
 
 RATE = 300
 SECONDS = 20
-MIB = 2**20
 
 
 async def measure(server: TestServer) -> list[Row]:
-    """Five services in role `all`, and a second profile as worker for its memory."""
+    """Five services in role `all`."""
     system = System(server, {"demo": {}})
     system.log_format = "json"
     try:
         await system.start()
-        worker = await system.spawn("profile", "worker", "profile-worker")
-        await system.wait_ready(["profile-worker"])
-        await asyncio.sleep(5)
-        idle = {name: _resident(system.children[name].pid) for name in SERVICES}
-        alone = _resident(worker.pid)
-        await worker.stop()
-        del system.children["profile-worker"]
-        await system.wait_ready()
         await asyncio.sleep(3)
-        return [
-            Row("memory of an idle worker (profile)", f"{alone:.0f} MB", "< 130 MB", alone < 130),
-            Row(
-                "memory of an idle process, role all",
-                ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in idle.items()) + " MB",
-                "< 170 MB",
-                max(idle.values()) < 170,
-            ),
-            await _welcome(system),
-        ]
+        return [await _welcome(system)]
     finally:
         await system.stop()
 
@@ -111,10 +93,6 @@ async def _messages(bootstrap: str) -> dict[str, float]:
     finally:
         await consumer.stop()
     return found
-
-
-def _resident(pid: int) -> float:
-    return float(psutil.Process(pid).memory_info().rss / MIB)
 
 
 def _cpu(system: System) -> dict[str, float]:
