@@ -1,5 +1,6 @@
 """Reads deploy/Dockerfile and does by hand what its build stage says, in a folder instead of in an image."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -70,15 +71,19 @@ def read(text: str) -> tuple[dict[str, str], list[Stage]]:
 
 def let_in(path: str, patterns: list[str]) -> bool:
     """Whether .dockerignore lets a file of the context in: the last pattern that fits it or a folder above decides."""
-    above = [path, *map(str, list(Path(path).parents)[:-1])]
+    places = [path, *map(str, list(Path(path).parents)[:-1])]
     kept = True
     for pattern in patterns:
-        plain = pattern.removeprefix("!")
-        deep = plain.removeprefix("**/")
-        names = [part for place in above for part in ([Path(place).name] if deep != plain else [place])]
-        if any(fnmatch(name, deep) and (deep != "*" or "/" not in name) for name in names):
+        if any(_fits(place, pattern.removeprefix("!")) for place in places):
             kept = pattern.startswith("!")
     return kept
+
+
+def _fits(place: str, pattern: str) -> bool:
+    """`**/` is any depth; everything else begins at the top, and `*` stays within one folder."""
+    if pattern.startswith("**/"):
+        return fnmatch(Path(place).name, pattern.removeprefix("**/"))
+    return fnmatch(place, pattern) and place.count("/") == pattern.count("/")
 
 
 def copy_from_context(source: str, target: Path) -> None:
@@ -96,8 +101,8 @@ def copy_from_context(source: str, target: Path) -> None:
 
 
 def _digest(layers: str) -> str:
-    locks = b"".join(lock.read_bytes() for lock in [ROOT / "requirements.lock"])
-    return hashlib.sha256(f"{sys.version}\n{layers}\n".encode() + locks).hexdigest()[:12]
+    lock = (ROOT / "requirements.lock").read_text()
+    return hashlib.sha256(f"{sys.version}\n{layers}\n{lock}".encode()).hexdigest()[:12]
 
 
 class Image:
@@ -109,7 +114,10 @@ class Image:
         _, (build, self.final) = read(text)
         self._shared = cache_folder() / f"image-{_digest(text.partition('ARG SERVICE')[0])}"
         self._arguments = {"SERVICE": service}
-        self._run_stage(build)
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with (cache_folder() / "image.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # clones of the repository share the folder
+            self._run_stage(build)
         for copy in self.final.all("COPY"):
             origin, source, target = copy.value.split()
             assert (origin, source) == ("--from=build", target), copy
