@@ -65,10 +65,9 @@ def test_images_are_pinned_and_those_of_the_other_ways_to_run() -> None:
     kafka, postgres = sorted(image for image in images if not image.startswith("superfan/"))
     assert kafka == f"apache/kafka:{KAFKA_VERSION}"
     assert re.fullmatch(r"postgres:\d+\.\d+-[a-z]+", postgres)
-    builds = [(service_of(entry), entry["build"]) for entry in OURS.values() if "build" in entry]
-    assert {name for name, _ in builds} == set(SETTINGS), "each image can be built"
-    for name, build in builds:
-        assert build == {"context": "..", "dockerfile": "deploy/Dockerfile", "args": {"SERVICE": name}}
+    for entry in OURS.values():
+        args = {"SERVICE": service_of(entry)}
+        assert entry["build"] == {"context": "..", "dockerfile": "deploy/Dockerfile", "args": args}
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
