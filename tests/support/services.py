@@ -45,6 +45,7 @@ class System:
         self.log_format = "console"
         self.program: tuple[str, ...] = ()
         self.env: dict[str, str] = {}
+        self.service_env: dict[str, dict[str, str]] = {}
         self.key_rates: dict[str, float] = {}
         self._server = server
         self._accounts = accounts
@@ -85,6 +86,7 @@ class System:
             f"{prefix}HTTP_PORT": str(self._ports[name][0]),
             f"{prefix}METRICS_PORT": str(self._ports[name][1]),
             **self.env,
+            **self.service_env.get(service, {}),
         }
         if service in self.databases:
             env[f"{prefix}PG_URL"] = self.databases[service]
