@@ -9,7 +9,7 @@ from typing import NoReturn
 from fastapi import APIRouter, FastAPI, Request, Response
 from sqlalchemy import text
 
-from libs.common import process
+from libs.common import process, tracing
 from libs.common.applied import router as applied_router
 from libs.common.config import Account, ConfigError, ConfigFile, UnknownAccountError
 from libs.common.consumer import Applier, Handler, Worker
@@ -117,6 +117,7 @@ class Service:
 
         health.add_readiness("database", ping)
         components = [
+            *tracing.start(self.name),
             health.serve(settings.http_host, settings.metrics_port),
             Component("configuration", run=config.poll),
             Component("database", stop=engine.dispose, deadline=5),

@@ -78,6 +78,12 @@ def valid_traceparent(text: str | None) -> str | None:
     return f"00-{trace}-{parent}-{flags}"
 
 
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace's id as logs name it; None for what is no traceparent."""
+    valid = valid_traceparent(traceparent)
+    return valid and valid[3:35]
+
+
 def current_traceparent() -> str | None:
     """The traceparent of the request or event that is being handled."""
     return _traceparent.get()

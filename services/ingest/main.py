@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from fastapi import FastAPI
 
-from libs.common import process
+from libs.common import process, tracing
 from libs.common.config import Config, ConfigError, ConfigFile
 from libs.common.health import Health
 from libs.common.kafka import Producer
@@ -104,6 +104,7 @@ async def _serve(settings: Settings, config: ConfigFile) -> int:
 
     app = build_app(config, stores, Limits(settings.max_in_flight, settings.rate_per_second))
     components = [
+        *tracing.start(SERVICE),
         health.serve(settings.http_host, settings.metrics_port),
         Component("configuration", run=config.poll),
         Component("spool", start=spool.start, stop=spool.stop),
