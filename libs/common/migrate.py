@@ -135,3 +135,30 @@ COMMON_0002 = [
         stopped_at timestamptz not null, reason text not null, resumed_at timestamptz, resumed_by text,
         constraint pk_consumer_stop primary key (stopped_at))""",
 ]
+def add_pauses_0004() -> None:
+    """Pauses of single topics beside the stop; who paused. Code of 0003 takes each open row for a stop."""
+    for statement in COMMON_0004:
+        op.execute(statement)
+
+
+def remove_pauses_0004() -> None:
+    """Undo `add_pauses_0004`: of what was paused at one instant one row stays, an open one if there is one."""
+    op.execute("drop index ix_consumer_stop_paused")
+    op.execute(
+        "delete from consumer_stop a using consumer_stop b where a.stopped_at = b.stopped_at"
+        " and (a.resumed_at is not null, a.topic) > (b.resumed_at is not null, b.topic)"
+    )
+    op.execute(
+        "alter table consumer_stop drop constraint pk_consumer_stop,"
+        " add constraint pk_consumer_stop primary key (stopped_at), drop column topic, drop column stopped_by"
+    )
+
+
+
+COMMON_0004 = [
+    "alter table consumer_stop add column topic text not null default '', add column stopped_by text",
+    """alter table consumer_stop drop constraint pk_consumer_stop,
+        add constraint pk_consumer_stop primary key (stopped_at, topic)""",
+    """create unique index ix_consumer_stop_paused on consumer_stop (topic)
+        where resumed_at is null and topic <> ''""",
+]

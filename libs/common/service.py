@@ -16,6 +16,7 @@ from libs.common.consumer import Applier, Handler, Worker
 from libs.common.consumer.offsets import StoredPositions
 from libs.common.db import Sessions, make_engine, make_sessions
 from libs.common.dead_letters.api import router as dead_letters_router
+from libs.common.consumer.api import router as consumer_router
 from libs.common.health import Health
 from libs.common.identity import UnknownUserError
 from libs.common.kafka import Producer
@@ -29,9 +30,10 @@ from libs.common.web import DEFAULT_LIMITS, Limits, create_app, not_found
 from libs.common.web.problems import problem_response
 
 log = get_logger(__name__)
+from libs.common.version import VERSION
 
-VERSION = "0.1.0"
-ROLES = ("api", "worker", "all", "migrate", "job rebuild")
+STOP_SECONDS = 45
+"""Most that stopping takes, after draining; a supervisor must wait longer before it kills."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ class Service:
             title=self.title,
             version=VERSION,
             description=self.description,
-            routers=[*self.routers, applied_router, dead_letters_router],
+            routers=[*self.routers, applied_router, dead_letters_router, consumer_router],
             config=config,
             sessions=sessions,
-            state={} if sessions is None else {"applier": self.make_applier(config, sessions)},
+            state={} if sessions is None else {"applier": self.make_applier(config, sessions), "topics": self.topics},
             tags=self.tags,
             keep_idempotency_keys=None if self.keep_idempotency_keys_for_ever else timedelta(hours=24),
             limits=limits,
@@ -136,7 +138,8 @@ class Service:
             )
             health.add_liveness("consumer", worker.stuck)
             health.add_readiness("consumer", worker.unready)
-            health.add_readiness("line", applier.line.problem)
+            health.add_notice("line", applier.line.stop_notice)
+            health.add_notice("paused", applier.line.pause_notice)
             health.add_readiness("kafka", lambda: producer.problem)
             components += [
                 Component("kafka producer", start=producer.start, stop=producer.stop, deadline=6),
@@ -151,7 +154,7 @@ class Service:
         if role in ("api", "all"):
             app = self.build_app(config, sessions, Limits(settings.max_in_flight, settings.rate_per_second))
             components.append(process.serve_http(app, settings.http_host, settings.http_port))
-        return await process.run(components, stop_deadline=45, on_stopping=health.drain)
+        return await process.run(components, stop_deadline=STOP_SECONDS, drain_seconds=settings.drain_seconds)
 
     def openapi_app(self) -> FastAPI:
         """The API without connections, for writing its OpenAPI document."""

@@ -29,6 +29,13 @@ class ServiceSettings(BaseSettings):
 
     config: Path = Field(validation_alias="SUPERFAN_CONFIG", description="path of superfan.toml")
     kafka: str = Field(validation_alias="SUPERFAN_KAFKA", description="Kafka's host:port, several separated by commas")
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=300,
+        validation_alias="SUPERFAN_DRAIN_SECONDS",
+        description="how long a process works on after it was told to stop and has become unready",
+    )
     log_level: LogLevel = Field("info", validation_alias="SUPERFAN_LOG_LEVEL")
     log_format: LogFormat = Field("json", validation_alias="SUPERFAN_LOG_FORMAT")
     http_host: str = Field("127.0.0.1", description="address that the API and the metrics port listen on")

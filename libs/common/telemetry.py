@@ -46,6 +46,7 @@ CONFIG_INFO = Gauge(
     "Always 1; the label is the SHA-256 of the configuration in use, so that processes that differ are seen.",
     ["service", "sha256"],
 )
+BUILD_INFO = Gauge("superfan_build_info", "Always 1; the label is the version that runs.", ["service", "version"])
 LOOP_LAG_SECONDS = Gauge(
     "superfan_event_loop_lag_seconds",
     "Seconds by which the event loop woke its last heartbeat too late.",

@@ -203,6 +203,15 @@ async def page(
     return [_letter(row) for row in rows]
 
 
+MOST_COUNTED = 1001
+
+
+async def count_waiting(session: AsyncSession) -> int:
+    """How many letters there are, of all accounts; counted to 1,001."""
+    counting = text("select count(*) from (select 1 from dead_letter limit :most) l")
+    return int(await session.scalar(counting, {"most": MOST_COUNTED}) or 0)
+
+
 async def find(session: AsyncSession, account: str, digest: bytes) -> Letter | None:
     """The letter, if it is the account's or nobody's."""
     row = (

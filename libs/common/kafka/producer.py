@@ -18,7 +18,7 @@ from aiokafka.errors import (
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from libs.common.kafka.deadline import within
-from libs.common.kafka.lanes import Call, Lane, NotConnectedError, Record, partition_of
+from libs.common.kafka.lanes import CLOCK_OFFSET, Call, Lane, NotConnectedError, Record, partition_of
 from libs.common.kafka.security import PLAIN, Security, refusal
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,7 @@ class Producer:
         self._bootstrap = bootstrap
         self._security = security
         self._client_id = client_id
+        self._clock_offset = CLOCK_OFFSET.labels(client_id.removeprefix("superfan-"))
         self._linger_ms = linger_ms
         self._client: AIOKafkaProducer | None = None
         self._refusal: str | None = None
@@ -128,7 +129,7 @@ class Producer:
                     place = (record.topic, partition_of(record.key, partitions))
                     lane = self._lanes.get(place)
                     if lane is None:
-                        lane = self._lanes[place] = Lane(client, *place)
+                        lane = self._lanes[place] = Lane(client, *place, self._clock_offset)
                     lane.put(record, call, index)
             await call.done
         finally:
