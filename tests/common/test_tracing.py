@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi import APIRouter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, Sampler
 from structlog.testing import capture_logs
@@ -211,6 +211,17 @@ async def test_nothing_is_traced_unless_an_endpoint_is_set(monkeypatch: pytest.M
     assert (resource["service.name"], resource["service.version"]) == ("superfan-test", "7")
     assert component.stop is not None
     await component.stop()
+
+
+async def test_stopping_sends_what_is_left() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=DEFAULT_ON, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=600_000))
+    tracer = Tracer("test", provider)
+    tracer.begin("work", "server", None, {}).end()
+    assert exporter.get_finished_spans() == ()
+    await tracer.stop()
+    assert [span.name for span in exporter.get_finished_spans()] == ["work"]
 
 
 @pytest.mark.usefixtures("own_logger")
