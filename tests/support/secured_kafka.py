@@ -88,16 +88,20 @@ class SecuredBroker(TestBroker):
         super().__init__()
         self._users = dict(users)
         self._acls = list(acls)
+        self.ca = self.folder / "ca.crt"
+        self.renew_certificates()
+        for user, password in self._users.items():
+            self.write_password(user, password)
+
+    def renew_certificates(self) -> None:
+        """A new authority in the file `ca`, and a new certificate for the next start of the broker."""
         authority = trustme.CA()
         certificate = authority.issue_cert("localhost")
-        self.ca = self.folder / "ca.crt"
         authority.cert_pem.write_to_path(str(self.ca))
         key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
         keystore = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())]
         keystore += [pem.bytes() for pem in certificate.cert_chain_pems]
         (self.folder / "server.pem").write_bytes(b"".join(keystore))
-        for user, password in self._users.items():
-            self.write_password(user, password)
 
     @property
     def secured(self) -> str:

@@ -10,7 +10,7 @@ from libs.common.kafka.admin import apply_topics, cluster_id, end_offsets, log_e
 from libs.common.kafka.consumer import Batch, Consumer, Message, Positions, tail
 from libs.common.kafka.lanes import Record
 from libs.common.kafka.producer import Producer, is_refusal
-from libs.common.kafka.security import PLAIN, Security
+from libs.common.kafka.security import PLAIN, Security, is_forbidden
 
 __all__ = [
     "PLAIN",
@@ -25,6 +25,7 @@ __all__ = [
     "apply_topics",
     "cluster_id",
     "end_offsets",
+    "is_forbidden",
     "is_refusal",
     "log_ends",
     "tail",

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 from libs.common.credentials import read_password, trust
 from libs.common.kafka.deadline import within
@@ -50,6 +55,13 @@ class _PasswordFile(str):
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
         return read_password(Path(self)).encode(encoding, errors)
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Whether Kafka knows us and its ACLs do not allow what was tried."""
+    return isinstance(
+        error, ClusterAuthorizationFailedError | GroupAuthorizationFailedError | TopicAuthorizationFailedError
+    )
 
 
 async def refusal(bootstrap: str, security: Security) -> str | None:
