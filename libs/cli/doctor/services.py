@@ -37,7 +37,7 @@ async def read_service(name: str, url: str) -> ServiceState:
             live, ready, metrics = [await http.get(path) for path in ("/livez", "/readyz", "/metrics")]
             samples = [s for family in text_string_to_metric_families(metrics.text) for s in family.samples]
             checks = {**ready.json()["checks"], **live.json()["checks"]}
-            notices = ready.json()["notices"]
+            notices = ready.json().get("notices", {})
         except (httpx.HTTPError, ValueError, KeyError) as error:
             return ServiceState(name, problem=f"no answer at {url}: {first_line(error)}")
     values = {s.name: s for s in samples if s.name.startswith("superfan_config")}

@@ -157,7 +157,7 @@ def _ready(metrics_url: str) -> tuple[str, list[str]]:
         return "no answer", []
     if answer.status_code != 200:
         return answer.text[:200], []
-    told = answer.json()["notices"]
+    told = answer.json().get("notices", {})
     return "yes", [f"paused: {text}" if name == "paused" else text for name, text in told.items() if text != "ok"]
 
 
