@@ -16,6 +16,7 @@ from libs.cli.local.state import Folder, data_folder
 from libs.common.config import Account, ConfigError, Source, load
 
 PAGE = 1000
+ACT_SECONDS = 60.0
 
 
 class ServiceDownError(LaunchError):
@@ -93,6 +94,14 @@ class Connection:
         headers = self.authorization | {"Idempotency-Key": idempotency_key}
         response = await self.send(service, "POST", self.url(service, path), json=body, headers=headers)
         if not response.is_success:
+            raise refusal(service, response)
+        return response.json()
+
+    async def act(self, service: str, method: str, path: str, body: Any = None) -> Any:
+        """The JSON answer of what an operator does, which may take a while; raises ServiceDownError or RefusedError."""
+        given = {} if body is None else {"json": body}
+        response = await self.send(service, method, self.url(service, path), timeout=ACT_SECONDS, **given)
+        if response.status_code != 200:
             raise refusal(service, response)
         return response.json()
 

@@ -6,27 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 from rich.console import Console
 
-from libs.cli.connection import Connection, connect, refusal
+from libs.cli.connection import Connection, connect
 from libs.cli.local.processes import LaunchError
 from libs.cli.local.state import WITH_DATABASE
 
 BULK = 100
-BULK_SECONDS = 60.0
 
 Filter = Mapping[str, str | None]
 """type, error, topic, since, until; None = any."""
-
-
-async def _call(connection: Connection, service: str, method: str, path: str, body: Any = None) -> Any:
-    request: dict[str, Any] = {"timeout": BULK_SECONDS} | ({} if body is None else {"json": body})
-    response: httpx.Response = await connection.send(service, method, connection.url(service, path), **request)
-    if response.status_code != 200:
-        raise refusal(service, response)
-    return response.json()
 
 
 def _check(service: str) -> None:
@@ -83,7 +73,7 @@ async def edit(data: Path | None, service: str, letter_id: str, file: Path) -> N
     except (OSError, orjson.JSONDecodeError) as error:
         raise LaunchError(f"{file} cannot be read: {error}") from None
     async with connect(data) as connection:
-        await _call(connection, service, "PUT", f"/v1/dead-letters/{letter_id}", event)
+        await connection.act(service, "PUT", f"/v1/dead-letters/{letter_id}", event)
     print(f"corrected; try it: superfan dead-letters redrive {service} {letter_id} --dry-run")
 
 
@@ -108,7 +98,7 @@ async def resume(data: Path | None, service: str) -> None:
     """Lets a stopped service consume again; raises LaunchError."""
     _check(service)
     async with connect(data) as connection:
-        await _call(connection, service, "POST", "/v1/consumer:resume")
+        await connection.act(service, "POST", "/v1/consumer:resume")
     print(f"{service} consumes; it stops again when as many events fail from now on")
 
 
@@ -130,11 +120,11 @@ async def _each(
     async with connect(data) as connection:
         for letter_id in ids:
             path = f"/v1/dead-letters/{letter_id}/{action}"
-            counts += _told([await _call(connection, service, "POST", path, dict(body) or None)])
+            counts += _told([await connection.act(service, "POST", path, dict(body) or None)])
         cursor: str | None = None
         while not ids:
             path = f"/v1/dead-letters:{action}" + (f"?cursor={cursor}" if cursor else "")
-            many = await _call(connection, service, "POST", path, {"filter": given, "limit": BULK, **body})
+            many = await connection.act(service, "POST", path, {"filter": given, "limit": BULK, **body})
             counts += _told(many["items"])
             cursor = many["next_cursor"]
             if cursor is None:

@@ -1,12 +1,13 @@
 """The `superfan` command. Every command imports what it needs when it runs, so that `--help` is quick."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from libs.cli import consumer_commands, dead_letter_commands
+from libs.cli.options import Data, one_line_errors
 
 app = typer.Typer(
     name="superfan",
@@ -17,27 +18,14 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="Kafka's topics.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
-dead_letters_app = typer.Typer(help="Events that a service could not apply.", no_args_is_help=True)
 export_app = typer.Typer(help="Take data out.", no_args_is_help=True)
 spool_app = typer.Typer(help="What waits on ingest's disk for Kafka.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(key_app, name="key")
-app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(dead_letter_commands.app, name="dead-letters")
+app.add_typer(consumer_commands.app, name="consumer")
 app.add_typer(export_app, name="export")
 app.add_typer(spool_app, name="spool")
-
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Data folder; if absent SUPERFAN_DATA, else .local of the repository.")
-]
-
-ServiceName = Annotated[str, typer.Argument(help="profile, segmentation, engagement or rewards.")]
-LetterIds = Annotated[list[str] | None, typer.Argument(help="Ids of letters, as `list` shows them.")]
-OfType = Annotated[str | None, typer.Option("--type", help="Only events of this type.")]
-OfError = Annotated[str | None, typer.Option("--error", help="Only this kind of error, such as ValidationError.")]
-OfTopic = Annotated[str | None, typer.Option("--topic", help="Only this topic, such as superfan.follows.")]
-Since = Annotated[str | None, typer.Option(help="First written at or after, such as 2026-06-01T08:00:00Z.")]
-Until = Annotated[str | None, typer.Option(help="First written before.")]
-Every = Annotated[bool, typer.Option("--all", help="All letters of the account.")]
 
 
 class PortChoice(StrEnum):
@@ -45,18 +33,6 @@ class PortChoice(StrEnum):
 
     fixed = "fixed"
     auto = "auto"
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turns what the user has to put right into one clear line and exit code 1."""
-    from libs.cli.local.processes import LaunchError
-
-    try:
-        yield
-    except LaunchError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -292,111 +268,6 @@ def key_new(
 
     with one_line_errors():
         commands.key_new(account, key_id, scopes, trust)
-
-
-@dead_letters_app.command("list")
-def dead_letters_list(
-    service: ServiceName,
-    data: Data = None,
-    type_: OfType = None,
-    error: OfError = None,
-    topic: OfTopic = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
-) -> None:
-    """Show what could not be applied and why, newest first."""
-    import asyncio
-
-    from libs.cli import dead_letters as command
-
-    which = {"type": type_, "error": error, "topic": topic, "since": since, "until": until}
-    with one_line_errors():
-        asyncio.run(command.list_letters(data, service, which, limit))
-
-
-@dead_letters_app.command("show")
-def dead_letters_show(service: ServiceName, letter_id: str, data: Data = None) -> None:
-    """Show one letter with its content, as JSON."""
-    import asyncio
-
-    from libs.cli import dead_letters as command
-
-    with one_line_errors():
-        asyncio.run(command.show(data, service, letter_id))
-
-
-@dead_letters_app.command("edit")
-def dead_letters_edit(
-    service: ServiceName,
-    letter_id: str,
-    file: Annotated[Path, typer.Argument(help="The corrected event as JSON: `value` of `show`, put right.")],
-    data: Data = None,
-) -> None:
-    """Put a corrected event in a letter's place; nothing is applied yet."""
-    import asyncio
-
-    from libs.cli import dead_letters as command
-
-    with one_line_errors():
-        asyncio.run(command.edit(data, service, letter_id, file))
-
-
-@dead_letters_app.command("redrive")
-def dead_letters_redrive(
-    service: ServiceName,
-    ids: LetterIds = None,
-    data: Data = None,
-    type_: OfType = None,
-    error: OfError = None,
-    topic: OfTopic = None,
-    since: Since = None,
-    until: Until = None,
-    every: Every = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would come of it.")] = False,
-) -> None:
-    """Try letters again; each counts once. Exit code 1 when one still cannot be applied."""
-    import asyncio
-
-    from libs.cli import dead_letters as command
-
-    which = {"type": type_, "error": error, "topic": topic, "since": since, "until": until}
-    with one_line_errors():
-        asyncio.run(command.redrive(data, service, ids or [], which, every=every, dry_run=dry_run))
-
-
-@dead_letters_app.command("drop")
-def dead_letters_drop(
-    service: ServiceName,
-    reason: Annotated[str, typer.Option(help="Why; the service's log keeps it.")],
-    ids: LetterIds = None,
-    data: Data = None,
-    type_: OfType = None,
-    error: OfError = None,
-    topic: OfTopic = None,
-    since: Since = None,
-    until: Until = None,
-    every: Every = False,
-) -> None:
-    """Delete letters for good: their events are never applied."""
-    import asyncio
-
-    from libs.cli import dead_letters as command
-
-    which = {"type": type_, "error": error, "topic": topic, "since": since, "until": until}
-    with one_line_errors():
-        asyncio.run(command.drop(data, service, ids or [], which, reason, every=every))
-
-
-@dead_letters_app.command("resume")
-def dead_letters_resume(service: ServiceName, data: Data = None) -> None:
-    """Let a service consume again that too many dead letters have stopped."""
-    import asyncio
-
-    from libs.cli import dead_letters as command
-
-    with one_line_errors():
-        asyncio.run(command.resume(data, service))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -10,9 +12,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 
+from libs.common.credentials import read_password, trust
+
 __all__ = [
     "AsyncEngine",
     "AsyncSession",
+    "Database",
     "Sessions",
     "after_commit",
     "is_transient",
@@ -23,15 +28,44 @@ __all__ = [
 
 Sessions = async_sessionmaker[AsyncSession]
 
-TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57", "25006", "58")
-"""Lost connections, serialization and deadlock, no resources, lock timeout, shutdown and cancel, read-only, I/O."""
+TRANSIENT_SQLSTATES = ("08", "28", "40001", "40P01", "53", "55P03", "57", "25006", "58")
+"""Lost connections, refused logins (a password that is just being changed), serialization and deadlock, no resources,
+lock timeout, shutdown and cancel, read-only, I/O."""
 
 
-def make_engine(url: str, pool_size: int, *, patient: bool = False) -> AsyncEngine:
-    """An engine on `postgresql://…` with at most `pool_size` connections; every wait in it is bounded, unless it is to
-    be `patient`, for jobs that go through whole tables."""
+@dataclass(frozen=True)
+class Database:
+    """Where a database is and how it is reached. Both files are read for each new connection.
+
+    `url`: postgresql://user:password@host:port/database, without the password when `password_file` holds it.
+    `ca`: a file of certificates; with one, connections are TLS with host name check, else as the server wants them.
+    """
+
+    url: str = field(repr=False)
+    password_file: Path | None = None
+    ca: Path | None = None
+
+    @property
+    def driver_url(self) -> str:
+        """As SQLAlchemy wants it."""
+        return self.url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+    def connect_args(self) -> dict[str, Any]:
+        """What asyncpg is given beside the url."""
+        given: dict[str, Any] = {}
+        if (password_file := self.password_file) is not None:
+            given["password"] = lambda: read_password(password_file)
+        if self.ca is not None:
+            given["ssl"] = trust(self.ca)
+        return given
+
+
+def make_engine(database: Database | str, pool_size: int, *, patient: bool = False) -> AsyncEngine:
+    """An engine on `database` (or its url) with at most `pool_size` connections; every wait in it is bounded, unless it
+    is to be `patient`, for jobs that go through whole tables."""
+    database = Database(database) if isinstance(database, str) else database
     engine = create_async_engine(
-        url.replace("postgresql://", "postgresql+asyncpg://", 1),
+        database.driver_url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
@@ -39,6 +73,7 @@ def make_engine(url: str, pool_size: int, *, patient: bool = False) -> AsyncEngi
         pool_recycle=1800,
         hide_parameters=True,  # values of events are personal data; they have no place in logs
         connect_args={
+            **database.connect_args(),
             "timeout": 5,
             "command_timeout": None if patient else 20,
             "server_settings": {

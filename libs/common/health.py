@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from libs.common.process import Component, HttpServer
-from libs.common.telemetry import LOOP_LAG_SECONDS, get_logger
+from libs.common.telemetry import BUILD_INFO, LOOP_LAG_SECONDS, get_logger
+from libs.common.version import VERSION
 
 log = get_logger(__name__)
 
@@ -25,8 +26,9 @@ HEARTBEAT_SECONDS = 0.5
 
 
 class Health:
-    """The checks of one process. Liveness means "restart me", so it holds only what a restart would mend;
-    readiness means "send me work"."""
+    """The checks of one process. Liveness means "restart me", so it holds only what a restart would mend; readiness
+    means "send me work". Notices are for people: what holds a process up that a new one would find as well must not
+    make it unready, or the new version that mends it could never roll out."""
 
     def __init__(self, service: str, *, stuck_after: float = 10) -> None:
         """`stuck_after`: seconds without a turn of the event loop after which liveness fails."""
@@ -35,6 +37,8 @@ class Health:
         self._beat = time.monotonic()
         self._draining = False
         self._live: dict[str, Check] = {"event_loop": self._check_loop}
+        self._notices: dict[str, Check] = {}
+        BUILD_INFO.labels(service, VERSION).set(1)
         self._ready: dict[str, Check] = {"draining": lambda: "the process is stopping" if self._draining else None}
 
     def add_liveness(self, name: str, check: Check) -> None:
@@ -42,6 +46,10 @@ class Health:
 
     def add_readiness(self, name: str, check: Check) -> None:
         self._ready[name] = check
+
+    def add_notice(self, name: str, check: Check) -> None:
+        """Told by /readyz, without effect on its status."""
+        self._notices[name] = check
 
     def drain(self) -> None:
         """Not ready from now on: the process is about to stop."""
@@ -65,21 +73,12 @@ class Health:
         """The ASGI app with the three paths."""
 
         async def livez(_request: Request) -> Response:
-            return await self._answer(self._live)
+            return await _answer(self._live)
 
         async def readyz(_request: Request) -> Response:
-            return await self._answer(self._ready)
+            return await _answer(self._ready, {"notices": await _told(self._notices)})
 
         return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
-
-    async def _answer(self, checks: Mapping[str, Check]) -> Response:
-        reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
-        failing = any(reason is not None for reason in reasons)
-        body = {
-            "status": "failing" if failing else "ok",
-            "checks": {name: reason or "ok" for name, reason in zip(checks, reasons, strict=True)},
-        }
-        return JSONResponse(body, status_code=503 if failing else 200)
 
     def serve(self, host: str, port: int) -> Component:
         """The component for `libs.common.process.run`; put it first, so that it answers while others start and stop."""
@@ -95,7 +94,19 @@ class Health:
                 task.cancel()
             await server.stop()
 
-        return Component("health", start, server.run, stop)
+        return Component("health", start, server.run, stop, drain=self.drain)
+
+
+async def _answer(checks: Mapping[str, Check], more: Mapping[str, Mapping[str, str]] | None = None) -> Response:
+    told = await _told(checks)
+    failing = any(reason != "ok" for reason in told.values())
+    body = {"status": "failing" if failing else "ok", "checks": told, **(more or {})}
+    return JSONResponse(body, status_code=503 if failing else 200)
+
+
+async def _told(checks: Mapping[str, Check]) -> dict[str, str]:
+    reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
+    return {name: reason or "ok" for name, reason in zip(checks, reasons, strict=True)}
 
 
 async def _reason(check: Check) -> str | None:

@@ -3,38 +3,104 @@
 A service's `migrations/env.py` calls `run`; `upgrade` is what the role `migrate` does. A starting API never migrates.
 """
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic import command, context, op
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from libs.common.db import Database, make_engine
+
+log = structlog.get_logger(__name__)
 
 SERVICES = Path(__file__).parents[2] / "services"
 MIGRATION_LOCK = 7_203_441
 """Advisory lock: two migration jobs of one database run one after the other."""
 
 
-async def upgrade(url: str, service: str, revision: str = "head") -> None:
-    """Bring the database of `service` at `url` (postgresql://…) to `revision`, in one transaction."""
-    await _with_config(url, service, lambda config: command.upgrade(config, revision))
+WAIT_SECONDS = 1.0
+WAIT_TOLD_SECONDS = 10.0
 
 
-async def downgrade(url: str, service: str, revision: str = "base") -> None:
+async def upgrade(database: Database | str, service: str, revision: str = "head") -> None:
+    """Bring the database of `service` (or its url) to `revision`, in one transaction.
+
+    A database that newer code has migrated is left as it is: schemas only grow, so this code can work with it.
+    """
+
+    def act(config: Config) -> None:
+        now = _current(config.attributes["connection"])
+        if now is not None and now not in known_revisions(service):
+            log.info("the database is newer than this code; nothing to migrate", service=service, revision=now)
+        else:
+            command.upgrade(config, revision)
+
+    await _with_config(database, service, act)
+
+
+async def downgrade(database: Database | str, service: str, revision: str = "base") -> None:
     """Take migrations back down to `revision`; for tests and for undoing a release."""
-    await _with_config(url, service, lambda config: command.downgrade(config, revision))
+    await _with_config(database, service, lambda config: command.downgrade(config, revision))
+
+
+async def wait_until_migrated(database: Database | str, service: str) -> None:
+    """Return when the database has at least the schema of this code; until then, ask it every second, without end."""
+    older = known_revisions(service) - {head_revision(service)}
+    told = -WAIT_TOLD_SECONDS
+    while True:
+        try:
+            reason = await _lacks(database, older)
+        except Exception as error:  # whatever it is: it passes, or whoever reads the log mends it
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if reason is None:
+            return
+        if time.monotonic() - told >= WAIT_TOLD_SECONDS:
+            told = time.monotonic()
+            log.info("waiting for the database", service=service, needed=head_revision(service), reason=reason)
+        await asyncio.sleep(WAIT_SECONDS)
+
+
+async def _lacks(database: Database | str, older: set[str]) -> str | None:
+    engine = make_engine(database, 1)
+    try:
+        async with engine.connect() as connection:
+            now = await connection.run_sync(_current)
+    finally:
+        await engine.dispose()
+    if now is None:
+        return "it has not been migrated at all"
+    return f"it has revision {now}" if now in older else None
+
+
+def _current(connection: Connection) -> str | None:
+    """The revision that the database has, which may be one that this code does not know."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def head_revision(service: str) -> str:
     """The newest migration of `service` that this code knows."""
-    scripts = ScriptDirectory(str(SERVICES / service / "migrations"))
-    return str(scripts.get_current_head())
+    return str(_scripts(service).get_current_head())
 
 
-async def _with_config(url: str, service: str, action: Any) -> None:
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1))
+def known_revisions(service: str) -> set[str]:
+    """All migrations of `service` that this code knows."""
+    return {script.revision for script in _scripts(service).walk_revisions()}
+
+
+def _scripts(service: str) -> ScriptDirectory:
+    return ScriptDirectory(str(SERVICES / service / "migrations"))
+
+
+async def _with_config(database: Database | str, service: str, action: Any) -> None:
+    database = Database(database) if isinstance(database, str) else database
+    engine = create_async_engine(database.driver_url, connect_args=database.connect_args())
     try:
         async with engine.begin() as connection:
 
@@ -89,6 +155,25 @@ def undo_common_tables_0002() -> None:
     op.execute("alter table dead_letter drop column position, drop column edited_at")
 
 
+def add_pauses_0004() -> None:
+    """Pauses of single topics beside the stop; who paused. Code of 0003 takes each open row for a stop."""
+    for statement in COMMON_0004:
+        op.execute(statement)
+
+
+def remove_pauses_0004() -> None:
+    """Undo `add_pauses_0004`: of what was paused at one instant one row stays, an open one if there is one."""
+    op.execute("drop index ix_consumer_stop_paused")
+    op.execute(
+        "delete from consumer_stop a using consumer_stop b where a.stopped_at = b.stopped_at"
+        " and (a.resumed_at is not null, a.topic) > (b.resumed_at is not null, b.topic)"
+    )
+    op.execute(
+        "alter table consumer_stop drop constraint pk_consumer_stop,"
+        " add constraint pk_consumer_stop primary key (stopped_at), drop column topic, drop column stopped_by"
+    )
+
+
 COMMON_0001 = [
     """create table consumer_offset (
         cluster_id text not null, topic text not null, partition integer not null,
@@ -134,4 +219,12 @@ COMMON_0002 = [
     """create table consumer_stop (
         stopped_at timestamptz not null, reason text not null, resumed_at timestamptz, resumed_by text,
         constraint pk_consumer_stop primary key (stopped_at))""",
+]
+
+COMMON_0004 = [
+    "alter table consumer_stop add column topic text not null default '', add column stopped_by text",
+    """alter table consumer_stop drop constraint pk_consumer_stop,
+        add constraint pk_consumer_stop primary key (stopped_at, topic)""",
+    """create unique index ix_consumer_stop_paused on consumer_stop (topic)
+        where resumed_at is null and topic <> ''""",
 ]

@@ -22,6 +22,10 @@ AsyncCall = Callable[[], Awaitable[Any]]
 
 GRACEFUL_SECONDS = 15
 
+KEEP_ALIVE_SECONDS = 75
+"""An idle connection stays open for so long: longer than the 60 s that balancers keep theirs, so that it is they who
+close it, and never this side while a request is on its way."""
+
 GC_THRESHOLDS = (50_000, 20, 50)
 """The usual (700, 10, 10) walk the young objects of every batch of a thousand events several times; almost nothing of
 them is in a cycle."""
@@ -33,12 +37,13 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Component:
-    """A part of the process; each of the three calls may be left out.
+    """A part of the process; each of its calls may be left out.
 
     `start` returns when the part is ready; it is cancelled when a signal comes before. `run` then runs beside the
     others for the life of the process: when it ends by itself, with or without an error, the whole process stops with
-    exit code 1. `stop` asks the part to finish; `run` may then return, and is cancelled when there is no `stop`, or
-    when `deadline` seconds are over.
+    exit code 1. `drain` is called first when the process stops, and the part may have to work on for a while. `stop`
+    asks the part to finish; `run` may then return, and is cancelled when there is no `stop`, or when `deadline` seconds
+    are over.
     """
 
     name: str
@@ -46,15 +51,15 @@ class Component:
     run: AsyncCall | None = None
     stop: AsyncCall | None = None
     deadline: float = 10
+    drain: Callable[[], None] | None = None
 
 
-async def run(
-    components: Sequence[Component], *, stop_deadline: float = 25, on_stopping: Callable[[], None] | None = None
-) -> int:
+async def run(components: Sequence[Component], *, stop_deadline: float = 25, drain_seconds: float = 0) -> int:
     """Run `components` until SIGTERM or SIGINT (exit code 0) or until one of them fails (1); returns the exit code.
 
-    Stopping takes at most `stop_deadline` seconds; `on_stopping` is called first (`Health.drain`). A second signal ends
-    the process at once. Call it in the main thread.
+    A process that was ready drains first: it says that it stops, and works on for `drain_seconds`, so that whoever
+    sends it requests can learn of it. Then it stops within `stop_deadline` seconds. A second signal ends it at once.
+    Call it in the main thread.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -73,8 +78,11 @@ async def run(
     try:
         failed = not await _run_until(stopping, components, started)
         stopping.set()
-        if on_stopping is not None:
-            on_stopping()
+        for component, _ in started:
+            if component.drain is not None:
+                component.drain()
+        if drain_seconds and not failed and len(started) == len(components):
+            failed = not await _work_on(started, drain_seconds)
         await _stop_all(started, stop_deadline)
         log.info("stopped", exit_code=int(failed))
         return int(failed)
@@ -121,6 +129,16 @@ async def _run_until(
         return signalled.done() or _report_ended(started)
     finally:
         signalled.cancel()
+
+
+async def _work_on(started: Sequence[tuple[Component, asyncio.Task[Any] | None]], seconds: float) -> bool:
+    """Let all run for so long. False when a component failed meanwhile, which has then been logged."""
+    log.info("draining", seconds=seconds)
+    over = asyncio.create_task(asyncio.sleep(seconds))
+    tasks = {task for _, task in started if task is not None}
+    done, _ = await asyncio.wait({over, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    over.cancel()
+    return over in done or _report_ended(started)
 
 
 def _report_start(component: Component, task: asyncio.Future[Any]) -> bool:
@@ -252,6 +270,7 @@ class HttpServer:
                 proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=GRACEFUL_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
         self._task: asyncio.Task[None] | None = None
@@ -270,6 +289,12 @@ class HttpServer:
         assert self._task is not None
         await self._task
 
+    def drain(self) -> None:
+        """From now on each answer closes its connection, so that clients that keep theirs go elsewhere in time."""
+        headers = (b"connection", b"close")
+        self._server.config.encoded_headers.append(headers)  # uvicorn makes the default headers of these every second
+        self._server.server_state.default_headers.append(headers)
+
     async def stop(self) -> None:
         """Close the port, let running requests finish."""
         self._server.should_exit = True
@@ -278,4 +303,4 @@ class HttpServer:
 def serve_http(app: Any, host: str, port: int, name: str = "http") -> Component:
     """A component that serves the ASGI `app`; on stopping, requests that run get 15 s to finish."""
     server = HttpServer(app, host, port, name)
-    return Component(name, server.start, server.run, server.stop, deadline=GRACEFUL_SECONDS + 3)
+    return Component(name, server.start, server.run, server.stop, GRACEFUL_SECONDS + 3, server.drain)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common import identity
 from libs.common.config import Account
-from libs.common.db import make_engine, make_sessions
+from libs.common.db import Database, make_engine, make_sessions
 from libs.common.events import AnyEvent
 from libs.common.history import read_events
 
@@ -52,10 +52,10 @@ class Rebuilt:
     announced: int = 0
 
 
-async def rebuild(pg_url: str, facts: Facts, account_of: AccountOf, now: datetime) -> Rebuilt:
+async def rebuild(database: Database | str, facts: Facts, account_of: AccountOf, now: datetime) -> Rebuilt:
     """Fold the event table again and write back the rows that differ. Raises UnknownAccountError when an account with
     events is not configured; then nothing has changed."""
-    engine = make_engine(pg_url, 1, patient=True)
+    engine = make_engine(database, 1, patient=True)
     try:
         async with make_sessions(engine)() as session, session.begin():
             return await _rebuild(session, facts, account_of, now)

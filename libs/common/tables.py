@@ -7,7 +7,7 @@
 | alias | fact | which user each subject belongs to |
 | outbox | notice | derived events on their way to Kafka |
 | dead_letter | decision | records that no code could apply, with the reason |
-| consumer_stop | decision | when and why too many of them stopped the service's line, and who resumed it |
+| consumer_stop | decision | when and why they stopped the service's line, or who paused a topic; who resumed it |
 | idempotency_key | decision | the stored answer of each HTTP write |
 """
 
@@ -127,6 +127,14 @@ def make_metadata() -> MetaData:
         column("reason", Text),
         column("resumed_at", instant, nullable=True),
         column("resumed_by", Text, nullable=True),
+        column("topic", Text, primary_key=True, server_default=text("''")),
+        column("stopped_by", Text, nullable=True),
+        Index(
+            "ix_consumer_stop_paused",
+            "topic",
+            unique=True,
+            postgresql_where=text("resumed_at is null and topic <> ''"),
+        ),
     )
     Table(
         "idempotency_key",

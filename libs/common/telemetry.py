@@ -46,6 +46,7 @@ CONFIG_INFO = Gauge(
     "Always 1; the label is the SHA-256 of the configuration in use, so that processes that differ are seen.",
     ["service", "sha256"],
 )
+BUILD_INFO = Gauge("superfan_build_info", "Always 1; the label is the version that runs.", ["service", "version"])
 LOOP_LAG_SECONDS = Gauge(
     "superfan_event_loop_lag_seconds",
     "Seconds by which the event loop woke its last heartbeat too late.",
@@ -76,6 +77,12 @@ def valid_traceparent(text: str | None) -> str | None:
     if version == "ff" or (version == "00" and rest) or not trace.strip("0") or not parent.strip("0"):
         return None
     return f"00-{trace}-{parent}-{flags}"
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace's id as logs name it; None for what is no traceparent."""
+    valid = valid_traceparent(traceparent)
+    return valid and valid[3:35]
 
 
 def current_traceparent() -> str | None:

@@ -13,6 +13,7 @@ log = structlog.get_logger(__name__)
 SEND_SECONDS = 5.0
 IDLE_SECONDS = 0.2
 LONGEST_PAUSE = 3.0
+EMPTY_SECONDS = 10.0
 
 
 async def drain(spool: Spool, producer: Producer, rate: int) -> None:
@@ -44,6 +45,27 @@ async def drain(spool: Spool, producer: Producer, rate: int) -> None:
         else:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+async def empty(spool: Spool, producer: Producer) -> None:
+    """Before the process ends: bring what waits to Kafka, as fast as Kafka takes it, within 10 s. Its volume may not be
+    used again for long. What Kafka does not take stays, and the log says how much."""
+    waiting = spool.figures.events
+    if not waiting:
+        return
+    after = 0
+    try:
+        async with asyncio.timeout(EMPTY_SECONDS):
+            while rows := await spool.read(after, 500):
+                if not await _publish(spool, producer, rows) and producer.problem is not None:
+                    break
+                after = rows[-1].id
+    except (SpoolError, TimeoutError) as error:
+        log.warning("the spool cannot be emptied", error=repr(error))
+    left = spool.figures.events
+    log.info("events of the spool were brought to Kafka before the end", count=waiting - left)
+    if left:
+        log.warning("events stay in the spool until a process uses it again", count=left)
 
 
 async def _publish(spool: Spool, producer: Producer, rows: list[Row]) -> int:

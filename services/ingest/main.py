@@ -7,18 +7,19 @@ from typing import NoReturn
 
 from fastapi import FastAPI
 
-from libs.common import process
+from libs.common import process, tracing
 from libs.common.config import Config, ConfigError, ConfigFile
 from libs.common.health import Health
 from libs.common.kafka import Producer
 from libs.common.process import Component
 from libs.common.settings import load_settings
 from libs.common.telemetry import configure_logging, get_logger
+from libs.common.version import VERSION
 from libs.common.web import DEFAULT_LIMITS, Limits, create_app
 from services.ingest.api import router
 from services.ingest.api.events import EVENTS_PATH, hand_in
 from services.ingest.domain.breaker import Breaker
-from services.ingest.jobs import drain
+from services.ingest.jobs import EMPTY_SECONDS, drain, empty
 from services.ingest.platforms import ADAPTERS, standard
 from services.ingest.schemas.requests import describe_bodies
 from services.ingest.settings import Settings
@@ -27,7 +28,8 @@ from services.ingest.usecases import SERVICE, Stores
 
 log = get_logger(__name__)
 
-VERSION = "0.1.0"
+STOP_SECONDS = 35
+"""Most that stopping takes, after draining; a supervisor must wait longer before it kills."""
 ROLES = ("api", "worker", "all", "migrate")
 
 
@@ -92,7 +94,7 @@ def source_problems(config: Config) -> list[str]:
 
 async def _serve(settings: Settings, config: ConfigFile) -> int:
     health = Health(SERVICE)
-    producer = Producer(settings.kafka, f"superfan-{SERVICE}")
+    producer = Producer(settings.kafka, f"superfan-{SERVICE}", security=settings.security)
     spool = Spool(settings.spool, limit_bytes=settings.spool_bytes, limit_seconds=settings.spool_age_seconds)
     stores = Stores(producer, spool, Breaker(), settings.ack_seconds)
     health.add_readiness("kafka or spool", lambda: stores.problem)
@@ -104,12 +106,14 @@ async def _serve(settings: Settings, config: ConfigFile) -> int:
 
     app = build_app(config, stores, Limits(settings.max_in_flight, settings.rate_per_second))
     components = [
+        *tracing.start(SERVICE),
         health.serve(settings.http_host, settings.metrics_port),
         Component("configuration", run=config.poll),
         Component("spool", start=spool.start, stop=spool.stop),
         Component("kafka producer", start=producer.start, stop=producer.stop, deadline=6),
+        Component("emptying the spool", stop=lambda: empty(spool, producer), deadline=EMPTY_SECONDS + 2),
         Component("drain", run=lambda: drain(spool, producer, settings.drain_rate)),
         process.serve_http(app, settings.http_host, settings.http_port),
         Component("readiness", start=announce),
     ]
-    return await process.run(components, on_stopping=health.drain)
+    return await process.run(components, stop_deadline=STOP_SECONDS, drain_seconds=settings.drain_seconds)

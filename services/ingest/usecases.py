@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -173,18 +173,19 @@ def _error(problem: Problem) -> dict[str, str]:
     return {"pointer": problem.pointer, "detail": problem.detail}
 
 
-async def publish(stores: Stores, verdicts: Sequence[Verdict]) -> None:
-    """Return when every good event is in Kafka or in the spool; raises NotStoredError when one is in neither.
+async def publish(stores: Stores, verdicts: Sequence[Verdict]) -> Literal["kafka", "spool"]:
+    """Return when every good event is stored: all in Kafka, or in the spool what is not there. Raises NotStoredError
+    when one is in neither.
 
     Masked copies of bad events go to Kafka alone, best effort: their failure is counted and nothing else.
     """
     if not verdicts:
-        return
+        return "kafka"
     outcomes = await _send(stores, [verdict.record for verdict in verdicts])
     if not any(outcomes) and not any(verdict.refusal for verdict in verdicts):
         for name, count in Tally([verdict.type for verdict in verdicts]).items():
             _accepted(name).inc(count)
-        return
+        return "kafka"
     failures = Tally[str]()
     accepted, invalid = Tally[str](), Tally[tuple[str, str]]()
     waiting: list[tuple[Verdict, str]] = []
@@ -218,6 +219,7 @@ async def publish(stores: Stores, verdicts: Sequence[Verdict]) -> None:
             NOT_STORED.labels(SERVICE, error_name).inc(count)
         log.warning("events were not stored", count=failures.total(), errors=dict(failures))
         raise NotStoredError
+    return "spool" if waiting else "kafka"
 
 
 async def _send(stores: Stores, records: Sequence[Record]) -> Sequence[Exception | None]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+import tomllib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -33,7 +35,7 @@ async def api(health: Health) -> AsyncIterator[httpx.AsyncClient]:
 
 async def test_without_troubles_it_is_alive_and_ready(api: httpx.AsyncClient) -> None:
     ready = await api.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "checks": {"draining": "ok"}})
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "checks": {"draining": "ok"}, "notices": {}})
     alive = await api.get("/livez")
     assert alive.json()["checks"].keys() == {"event_loop"}
 
@@ -69,10 +71,25 @@ async def test_a_check_that_fails_is_named_with_its_reason(
             "broken": "RuntimeError: bug",
             "silent": "no answer within 0.05 s",
         },
+        "notices": {},
     }
     assert "bad" not in (await api.get("/livez")).json()["checks"]
     health.add_liveness("bad", bad)
     assert (await api.get("/livez")).status_code == 503
+
+
+async def test_a_notice_is_told_and_changes_nothing(health: Health, api: httpx.AsyncClient) -> None:
+    health.add_notice("line", lambda: "stopped")
+    health.add_notice("paused", lambda: None)
+    answer = await api.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.json()["notices"] == {"line": "stopped", "paused": "ok"}
+
+
+def test_the_version_is_told_and_is_that_of_the_project(health: Health) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    labels = {"service": "health-test", "version": project["version"]}
+    assert REGISTRY.get_sample_value("superfan_build_info", labels) == 1
 
 
 async def test_a_process_that_stops_is_alive_and_not_ready(health: Health, api: httpx.AsyncClient) -> None:

@@ -14,10 +14,10 @@ from prometheus_client import REGISTRY
 
 from libs.common.config import hash_key, make_key
 from libs.common.consumer import Applier, Worker
+from libs.common.consumer.api import router
 from libs.common.consumer.line import why_stop
 from libs.common.consumer.offsets import StoredPositions
 from libs.common.db import AsyncSession, Sessions
-from libs.common.dead_letters.api import router
 from libs.common.events import AnyEvent, new_event
 from libs.common.kafka import Producer, Record
 from libs.common.outbox import Relay
@@ -74,10 +74,11 @@ def app(sessions: Sessions, tmp_path: Path) -> FastAPI:
         service="profile",
         title="Test",
         version="1",
-        description="Dead letters alone.",
+        description="The consumer alone.",
         routers=[router],
         config=config_file(tmp_path, TOML),
         sessions=sessions,
+        state={"topics": (TOPIC,)},
     )
 
 
@@ -116,7 +117,8 @@ async def test_the_batch_that_stops_it_is_kept(sessions: Sessions, app: FastAPI)
     handler = Poisoned()
     log = Log("profile", sessions, handler, lambda _: True)
     await log.apply([*(traits(f"poison{n}") for n in range(99)), traits("good0")])
-    assert await consumption(app) == {"stopped": False, "stopped_at": None, "reason": None}
+    running = {"topic": TOPIC, "paused": False, "paused_at": None, "paused_by": None, "reason": None}
+    assert await consumption(app) == {"stopped": False, "stopped_at": None, "reason": None, "topics": [running]}
     await log.apply([traits("poison99"), traits("good1")], now=NOW + timedelta(minutes=4))
     assert (await consumption(app))["reason"] == "100 events went to the dead letters within 5 minutes"
     assert handler.seen[-1] == "good1"
@@ -206,19 +208,20 @@ async def test_all_workers_stop_and_go_on_when_it_is_resumed(
             while not condition():
                 await asyncio.sleep(0.05)
 
-    assert all(applier.line.problem() for applier in appliers), "unknown is held"
+    assert all(applier.line.stop_notice() and applier.line.holds(TOPIC) for applier in appliers), "unknown is held"
     await producer.start()
     try:
         for worker in workers:
             await worker.start()
         await until(lambda: not any(worker.unready() for worker in workers))
-        assert all(applier.line.problem() is None for applier in appliers)
+        assert all(applier.line.stop_notice() is None for applier in appliers)
 
         await send([f"poison-{mark}-{n}" for n in range(130)])
-        await until(lambda: all(applier.line.held for applier in appliers))
+        await until(lambda: all(applier.line.holds(TOPIC) for applier in appliers))
         reason = (await consumption(app))["reason"]
-        assert all(reason in (applier.line.problem() or "") for applier in appliers)
+        assert all(reason in (applier.line.stop_notice() or "") for applier in appliers)
         assert REGISTRY.get_sample_value("superfan_consumer_stopped", {"service": name}) == 1
+        await until(lambda: (REGISTRY.get_sample_value("superfan_dead_letters_waiting", {"service": name}) or 0) >= 100)
         assert len(await rows(sessions, "dead_letter", "digest")) >= 100
 
         held = [f"held-{mark}-{n}" for n in range(50)]
@@ -230,7 +233,7 @@ async def test_all_workers_stop_and_go_on_when_it_is_resumed(
 
         assert (await resume(app))["stopped"] is False
         await until(lambda: set(held) <= seen())
-        await until(lambda: not any(applier.line.problem() for applier in appliers))
+        await until(lambda: not any(applier.line.stop_notice() for applier in appliers))
         assert REGISTRY.get_sample_value("superfan_consumer_stopped", {"service": name}) == 0
         async with asyncio.timeout(60):
             while len(await rows(sessions, "dead_letter", "digest")) < 130:

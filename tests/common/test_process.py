@@ -156,6 +156,49 @@ async def test_a_second_signal_ends_the_process_at_once(start: Callable[..., Any
     assert "stop a" not in lines
 
 
+DRAINING = """
+def drain():
+    print("drain", flush=True)
+
+async def work():
+    while True:
+        print("working", flush=True)
+        await asyncio.sleep(0.05)
+"""
+
+
+async def test_a_process_that_is_stopped_works_on_while_it_drains(start: Callable[..., Any]) -> None:
+    process = await start(
+        f"{DRAINING}\n"
+        "main(run([part('a', drain=drain), part('b', start=ready, run=work, stop=None)], drain_seconds=0.5))"
+    )
+    await process.wait_for_line("ready")
+    process.process.terminate()
+    code, lines, logs = await process.end()
+    assert (code, lines[-1]) == (0, "stop a")
+    assert lines[lines.index("drain") :].count("working") > 1
+    assert [entry["message"] for entry in logs] == ["ready", "stopping", "draining", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("during", "code", "last"),
+    [("os.kill(os.getpid(), 15)", 128 + signal.SIGTERM, "drain"), ("1 / 0", 1, "stop a")],
+    ids=["second signal", "crash"],
+)
+async def test_draining_ends_early(start: Callable[..., Any], during: str, code: int, last: str) -> None:
+    process = await start(
+        f"import os\n{DRAINING}\n"
+        "draining = asyncio.Event()\n"
+        f"async def later():\n    await draining.wait()\n    {during}\n    await forever()\n"
+        "main(run([part('a', drain=drain), part('b', start=ready, run=later, drain=draining.set, stop=None)],"
+        " drain_seconds=3600))"
+    )
+    await process.wait_for_line("ready")
+    process.process.terminate()
+    ended, lines, _ = await process.end()
+    assert (ended, lines[-1]) == (code, last)
+
+
 async def test_a_crash_stops_all_with_one_log_line_and_exit_code_1(start: Callable[..., Any]) -> None:
     process = await start(
         "async def crash():\n    raise RuntimeError('boom')\nmain(run([part('a'), part('b', run=crash), part('c')]))"
@@ -177,11 +220,8 @@ async def test_a_part_that_ends_by_itself_counts_as_a_crash() -> None:
     async def finish() -> None:
         order.append("finish b")
 
-    stopping: list[str] = []
-    code = await run(
-        [Component("a", stop=stop), Component("b", run=finish)], on_stopping=lambda: stopping.append("drained")
-    )
-    assert (code, order, stopping) == (1, ["finish b", "stop a"], ["drained"])
+    parts = [Component("a", stop=stop, drain=lambda: order.append("drain a")), Component("b", run=finish)]
+    assert (await run(parts, drain_seconds=3600), order) == (1, ["finish b", "drain a", "stop a"])
 
 
 async def test_a_part_that_cannot_start_stops_those_before_it() -> None:
@@ -267,6 +307,28 @@ async def test_requests_that_run_are_finished_and_new_ones_refused_while_stoppin
             await asyncio.sleep(0.01)
         leave.set()
         assert (await request).text == "done"
+    await asyncio.wait_for(server.run(), 20)
+
+
+async def test_while_draining_each_answer_closes_its_connection() -> None:
+    """So a client with a pool moves away between two requests, and none of them fails."""
+    entered.clear()
+    leave.clear()
+    server = HttpServer(APP, "127.0.0.1", 0)
+    await server.start()
+    pool = httpx.Limits(max_connections=1)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False, limits=pool) as api:
+        assert "connection" not in (await api.get("/quick")).headers
+        running = asyncio.create_task(api.get("/slow"))
+        await entered.wait()
+        server.drain()
+        leave.set()
+        assert (await running).headers["connection"] == "close"
+        await asyncio.sleep(1.2)  # uvicorn makes its headers anew each second
+        for _ in range(3):
+            answer = await api.get("/quick")
+            assert (answer.text, answer.headers.get_list("connection")) == ("quick", ["close"])
+    await server.stop()
     await asyncio.wait_for(server.run(), 20)
 
 

@@ -21,7 +21,9 @@ def before_call(_context: Any, case: Any, _options: Any) -> None:
 
 
 def _make_sensible(body: dict[str, Any]) -> None:
-    """What a schema cannot say of rewards' definitions and adjustments."""
+    """What a schema cannot say: which topics a service reads; rewards' definitions and adjustments."""
+    if body.get("topics"):
+        body["topics"] = ["superfan.follows"]
     rule, table = body.get("rule"), body.get("table")
     if isinstance(rule, dict) and "steps" in rule:
         rule["steps"] = sorted(rule["steps"])

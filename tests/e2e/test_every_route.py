@@ -72,6 +72,7 @@ BODIES: dict[str, Any] = {
     "create_link": {"subjects": [SUBJECT, "wechat.x:u1"], "evidence": "login", "reason": "one login"},
     "unlink": {"subjects": ["wechat.x:u1"], "reason": "two persons"},
     "post_events": {"type": "follow", "subject": SUBJECT, "id": "x", "source": "/x"},
+    "pause_consumer": {"reason": "a test"},
     "drop_dead_letter": {"reason": "noise"},
     "drop_dead_letters": {"reason": "noise"},
 }

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.services import SERVICES, System
+from tests.support.services import SERVICES, WITH_DATABASE, System
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +19,17 @@ async def known_fan(system: System) -> None:
     fan = {"source": "/douyin-demo", "subject": "douyin:u42", "data": {}}
     await system.post("demo", [{**fan, "specversion": "1.0", "id": "6f0b3a5c9d2e4f81", "type": "follow"}])
     await system.applied()
+
+
+@pytest.fixture(autouse=True)
+async def consuming(system: System, service: str) -> AsyncIterator[None]:
+    """What was paused among all the calls goes on."""
+    yield
+    if service in WITH_DATABASE:
+        done = await system.http.post(
+            system.url(service, "/v1/consumer:resume"), headers=system.authorization("demo"), timeout=60
+        )
+        assert done.status_code == 200, done.text
 
 
 @pytest.mark.usefixtures("known_fan")

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from libs.cli.local.processes import Child, free_ports
 from libs.cli.main import app
 from libs.common.config import ConfigFile
+from services.ingest.spool.file import scan
 from tests.ingest.conftest import KEY, TOML, Published
 from tests.support.kafka import TestBroker
 
@@ -215,6 +216,35 @@ async def test_ingest_killed_again_and_again_while_it_drains(
     await all_arrive(ingest, published)
 
 
+async def test_a_stopped_ingest_answers_while_it_drains_and_leaves_nothing_on_its_disk(
+    ingest: Ingest, kafka: TestBroker, published: Published
+) -> None:
+    """The pod may be scaled away, and its volume with it."""
+    ingest.env |= {"SUPERFAN_INGEST_DRAIN_RATE": "1", "SUPERFAN_DRAIN_SECONDS": "4"}
+    await ingest.start()
+    kafka.freeze()
+    try:
+        await ingest.send_many(0, 60)
+    finally:
+        kafka.thaw()
+    assert ingest.child is not None
+    assert ingest.child.popen is not None
+    ingest.child.popen.terminate()
+    async with asyncio.timeout(30):
+        while await ingest.ready():
+            await asyncio.sleep(0.05)
+    assert await ingest.metric("superfan_spool_events") > 0
+    assert await ingest.metric("superfan_spool_limit_bytes") == 1_048_576
+    body = {"type": "comment", "id": "late", "user": "u1", "data": _comment("late", 20)}
+    answer = await ingest.http.post("/v1/events", json=body)
+    assert (answer.status_code, answer.headers["connection"]) == (202, "close")
+    ingest.accepted.add("late")
+    await asyncio.to_thread(ingest.child.popen.wait, 60)
+    assert ingest.child.popen.returncode == 0
+    assert list(scan(ingest.spool)) == []
+    assert ingest.accepted <= {value["id"] for _, _, value in await published()}
+
+
 async def test_ingest_starts_without_kafka_and_stops_in_good_order(folder: Path) -> None:
     ingest = Ingest(folder, "127.0.0.1:1")
     await ingest.start()
@@ -225,6 +255,8 @@ async def test_ingest_starts_without_kafka_and_stops_in_good_order(folder: Path)
     assert ingest.child.popen is not None
     await ingest.child.stop()
     assert ingest.child.popen.returncode == 0
+    assert "events stay in the spool until a process uses it again" in ingest.child.last_lines()
+    assert '"count":50' in ingest.child.last_lines()
     assert not (ingest.spool / "events.db-wal").exists()
     await ingest.start()
     assert await ingest.metric("superfan_spool_events") == 50

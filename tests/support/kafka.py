@@ -30,8 +30,10 @@ class TestBroker:
         """With a `proxy` (started), who comes through it stays behind it; `bootstrap` is still the broker itself."""
         self.folder = Path(tempfile.mkdtemp(prefix="superfan-tests-kafka-"))
         fetch_jars(print)
-        kind = KafkaServer if proxy is None else partial(_ProxiedServer, proxy)
+        kind = self.kind if proxy is None else partial(_ProxiedServer, proxy)
         self._server = kind(self.folder / "kafka", find_java(print), log=self.folder / "kafka.log")
+
+    kind: type[KafkaServer] = KafkaServer
 
     @property
     def bootstrap(self) -> str:
@@ -96,8 +98,20 @@ class TestBroker:
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
+def add_listener(settings: Path, name: str, address: str, advertised: str, protocol: str) -> None:
+    """A further listener in server.properties; clients go where brokers say that they are (`advertised`)."""
+    lines = settings.read_text().splitlines()
+    more = {
+        "listeners": f"{name}://{address}",
+        "advertised.listeners": f"{name}://{advertised}",
+        "listener.security.protocol.map": f"{name}:{protocol}",
+    }
+    lines = [f"{line},{more[key]}" if (key := line.partition("=")[0]) in more else line for line in lines]
+    settings.write_text("\n".join(lines) + "\n")
+
+
 class _ProxiedServer(KafkaServer):
-    """Has a second listener, whose advertised address is the proxy's: clients go where brokers say that they are."""
+    """Has a second listener, whose advertised address is the proxy's."""
 
     def __init__(self, proxy: Proxy, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -106,14 +120,4 @@ class _ProxiedServer(KafkaServer):
     async def prepare(self) -> None:
         await super().prepare()
         self._proxy.target = self._proxy.target or free_ports(1)[0]
-        settings = self.folder / "server.properties"
-        lines = settings.read_text().splitlines()
-        for index, line in enumerate(lines):
-            match line.partition("=")[0]:
-                case "listeners":
-                    lines[index] += f",PROXIED://127.0.0.1:{self._proxy.target}"
-                case "advertised.listeners":
-                    lines[index] += f",PROXIED://{self._proxy.address}"
-                case "listener.security.protocol.map":
-                    lines[index] += ",PROXIED:PLAINTEXT"
-        settings.write_text("\n".join(lines) + "\n")
+        add_listener(self._settings, "PROXIED", f"127.0.0.1:{self._proxy.target}", self._proxy.address, "PLAINTEXT")

@@ -47,6 +47,7 @@ class System:
         self.tree = Path(__file__).parents[2]
         """The code that processes started from now on run."""
         self.env: dict[str, str] = {}
+        self.service_env: dict[str, dict[str, str]] = {}
         self.key_rates: dict[str, float] = {}
         self._server = server
         self._accounts = accounts
@@ -101,6 +102,7 @@ class System:
             "SUPERFAN_KAFKA": self.broker.bootstrap,
             "SUPERFAN_LOG_FORMAT": self.log_format,
             **self.env,
+            **self.service_env.get(service, {}),
         }
         if service in self.databases:
             env[f"SUPERFAN_{service.upper()}_PG_URL"] = self.databases[service]

@@ -15,13 +15,14 @@ OLD_SECONDS = 60
 
 @dataclass(frozen=True)
 class ServiceState:
-    """`unwell`: reasons by check, of liveness and readiness. `problem`: why nothing could be read. `spool`: figures of
+    """`unwell`: reasons by check, of liveness and readiness; `notices`: what it tells besides. `problem`: why nothing could be read. `spool`: figures of
     ingest's spool by metric; empty for others."""
 
     name: str
     problem: str = ""
     alive: bool = True
     unwell: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, str] = field(default_factory=dict)
     config_valid: bool = True
     config_sha256: str = ""
     spool: Mapping[str, float] = field(default_factory=dict)
@@ -36,6 +37,7 @@ async def read_service(name: str, url: str) -> ServiceState:
             live, ready, metrics = [await http.get(path) for path in ("/livez", "/readyz", "/metrics")]
             samples = [s for family in text_string_to_metric_families(metrics.text) for s in family.samples]
             checks = {**ready.json()["checks"], **live.json()["checks"]}
+            notices = ready.json().get("notices", {})
         except (httpx.HTTPError, ValueError, KeyError) as error:
             return ServiceState(name, problem=f"no answer at {url}: {first_line(error)}")
     values = {s.name: s for s in samples if s.name.startswith("superfan_config")}
@@ -44,6 +46,7 @@ async def read_service(name: str, url: str) -> ServiceState:
         name,
         alive=live.status_code == 200,
         unwell={check: reason for check, reason in checks.items() if reason != "ok"},
+        notices={notice: text for notice, text in notices.items() if text != "ok"},
         config_valid=valid is None or valid.value == 1,
         config_sha256=info.labels["sha256"] if info else "",
         spool={
@@ -64,6 +67,10 @@ def check_service(service: ServiceState, folder: Folder) -> Finding:
         return fail(name, f"hangs: {reasons}", "restart this process: its liveness check fails")
     if reasons:
         return fail(name, f"not ready: {reasons}", f"mend what it names, then see {where}; it recovers by itself")
+    if stop := service.notices.get("line"):
+        return fail(name, f"ready, but {stop}", f"mend the cause; then superfan consumer resume {service.name}")
+    if paused := service.notices.get("paused"):
+        return warn(name, f"ready, but paused: {paused}", f"when it may go on: superfan consumer resume {service.name}")
     return ok(name, "ready")
 
 

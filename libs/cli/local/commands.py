@@ -124,6 +124,7 @@ def status(data: Path | None) -> None:
     for column in ("process", "pid", "state", "url", "ready"):
         table.add_column(column)
     good = state.phase == "ready"
+    notices: list[str] = []
     marks: dict[str, Mark | None] = {"launcher": state.launcher, "postgres": None, "kafka": None}
     marks |= dict.fromkeys(SERVICES) | dict(state.processes)
     for name, mark in marks.items():
@@ -133,23 +134,31 @@ def status(data: Path | None) -> None:
             continue
         alive = mark is not None and mark.find() is not None
         service = run["services"].get(name)
-        ready = _ready(service["metrics"]) if alive and service else ""
+        ready, told = _ready(service["metrics"]) if alive and service else ("", [])
+        notices += [f"{name}: {notice}" for notice in told]
         good = good and alive and ready in ("", "yes")
         url = service["url"] if service else run.get("kafka", "") if name == "kafka" else ""
         table.add_row(name, str(mark.pid) if mark else "", "running" if alive else "stopped", url, ready)
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for notice in notices:
+        console.print(notice, style="red", highlight=False, markup=False)
     if not good:
         raise typer.Exit(1)
 
 
-def _ready(metrics_url: str) -> str:
+def _ready(metrics_url: str) -> tuple[str, list[str]]:
+    """`yes` or why not, and what a process that is ready tells besides."""
     import httpx
 
     try:
         answer = httpx.get(f"{metrics_url}/readyz", timeout=5, trust_env=False)
     except httpx.HTTPError:
-        return "no answer"
-    return "yes" if answer.status_code == 200 else answer.text[:200]
+        return "no answer", []
+    if answer.status_code != 200:
+        return answer.text[:200], []
+    told = answer.json().get("notices", {})
+    return "yes", [f"paused: {text}" if name == "paused" else text for name, text in told.items() if text != "ok"]
 
 
 def lag(data: Path | None, *, wait: bool, seconds: float) -> None:

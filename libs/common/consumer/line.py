@@ -1,18 +1,23 @@
-"""The line stops when too much goes wrong: somebody looks before more events are set aside.
+"""What of a service is not consumed: all of it when too much goes wrong, or the topics that operators have paused.
 
-The state lies in the service's database, so that all its workers stop together and a restart does not start it again.
+The state lies in the service's database, so that all its workers follow within seconds and a restart changes nothing.
+An open row of `consumer_stop` (`resumed_at` is null) is a stop by dead letters, with the topic '', or the pause of one
+topic. Workers from before there were pauses take any open row for a stop: they hold everything, never too little.
 """
 
 import asyncio
 import contextlib
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common.consumer.metrics import STOPPED
+from libs.common.consumer.metrics import LETTERS_WAITING, STOPPED
 from libs.common.db import Sessions
+from libs.common.dead_letters import store
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +26,23 @@ WITHIN = timedelta(minutes=5)
 LAST_EVENTS = 1000
 SHARE = 0.1
 POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Since when and why something is not consumed; `by` names the operator, None when dead letters did it."""
+
+    at: datetime
+    reason: str
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is not consumed: everything while there is a `stop`, else the topics among `pauses`."""
+
+    stop: Hold | None = None
+    pauses: Mapping[str, Hold] = field(default_factory=dict)
 
 
 def why_stop(recent: int, among_last: int) -> str | None:
@@ -40,7 +62,7 @@ async def stop_if_needed(session: AsyncSession, cluster_id: str, now: datetime) 
             text(
                 "with begin as (select greatest(:since, max(resumed_at)) as recent,"
                 " coalesce(max(resumed_at), '-infinity') as resumed, bool_or(resumed_at is null) as stopped"
-                " from consumer_stop),"
+                " from consumer_stop where topic = ''),"
                 " at as (select sum(next_offset) as position from consumer_offset where cluster_id = :cluster)"
                 " select coalesce(stopped, false) as stopped,"
                 " (select count(*) from (select 1 from dead_letter where first_at > recent limit :most) r) as recent,"
@@ -61,50 +83,81 @@ async def stop_if_needed(session: AsyncSession, cluster_id: str, now: datetime) 
     return reason
 
 
-async def read(session: AsyncSession) -> tuple[datetime, str] | None:
-    """Since when and why the line is stopped, None when it runs."""
-    row = (
-        await session.execute(
-            text("select stopped_at, reason from consumer_stop where resumed_at is null order by stopped_at limit 1")
+async def read(session: AsyncSession) -> State:
+    """What is not consumed now."""
+    rows = await session.execute(
+        text(
+            "select topic, stopped_at, reason, stopped_by from consumer_stop where resumed_at is null"
+            " order by topic, stopped_at desc"
         )
-    ).one_or_none()
-    return None if row is None else (row.stopped_at, row.reason)
-
-
-async def resume(session: AsyncSession, who: str, now: datetime) -> bool:
-    """Let the line run again; False when it was running."""
-    result = await session.execute(
-        text("update consumer_stop set resumed_at = :now, resumed_by = :who where resumed_at is null returning 1"),
-        {"now": now, "who": who},
     )
-    return result.first() is not None
+    holds = {row.topic: Hold(row.stopped_at, row.reason, row.stopped_by) for row in rows}
+    return State(holds.pop("", None), holds)
+
+
+async def pause(session: AsyncSession, topics: Sequence[str], reason: str, who: str, now: datetime) -> list[str]:
+    """Hold `topics`; returns those that were not paused before: a pause keeps its first reason."""
+    rows = await session.execute(
+        text(
+            "insert into consumer_stop (stopped_at, topic, reason, stopped_by)"
+            " select :now, topic, :reason, :who from unnest(cast(:topics as text[])) as t(topic)"
+            " on conflict do nothing returning topic"
+        ),
+        {"now": now, "reason": reason, "who": who, "topics": sorted(set(topics))},
+    )
+    return sorted(rows.scalars())
+
+
+async def resume(session: AsyncSession, topics: Sequence[str] | None, who: str, now: datetime) -> list[str]:
+    """End the pauses of `topics`; of None everything, a stop too. Returns what was held, '' for the stop."""
+    rows = await session.execute(
+        text(
+            "update consumer_stop set resumed_at = :now, resumed_by = :who where resumed_at is null"
+            " and (cast(:topics as text[]) is null or topic = any(cast(:topics as text[]))) returning topic"
+        ),
+        {"now": now, "who": who, "topics": None if topics is None else list(topics)},
+    )
+    return sorted(rows.scalars())
 
 
 class Line:
-    """What one process knows of its service's line. Until it could be read the line is held, as if it were stopped."""
+    """What one process knows of its service's state. Until it could be read everything is held."""
 
     def __init__(self, service: str, sessions: Sessions) -> None:
         self._service = service
         self._sessions = sessions
-        self._known = False
-        self._reason: str | None = None
+        self._state: State | None = None
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def held(self) -> bool:
-        """Whether nothing may be consumed now."""
-        return not self._known or self._reason is not None
+    def holds(self, topic: str) -> bool:
+        """Whether nothing of `topic` may be consumed now."""
+        return self._state is None or self._state.stop is not None or topic in self._state.pauses
 
-    def problem(self) -> str | None:
-        """Readiness: why nothing is consumed, and what to do about it."""
-        if self._reason:
-            return f"stopped: {self._reason}; look at /v1/dead-letters, then POST /v1/consumer:resume"
-        return None if self._known else "whether the line is stopped is not known yet"
+    def is_paused(self, topic: str) -> bool:
+        """Whether an operator has paused `topic`."""
+        return self._state is not None and topic in self._state.pauses
+
+    def stop_notice(self) -> str | None:
+        """Why nothing at all is consumed, and what to do about it."""
+        if self._state is None:
+            return "whether the line is stopped is not known yet"
+        if self._state.stop is None:
+            return None
+        return f"stopped: {self._state.stop.reason}; look at /v1/dead-letters, then POST /v1/consumer:resume"
+
+    def pause_notice(self) -> str | None:
+        """Which topics are paused, since when, by whom and why."""
+        pauses = {} if self._state is None else self._state.pauses
+        told = [
+            f"{topic} since {hold.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} by {hold.by}: {hold.reason}"
+            for topic, hold in pauses.items()
+        ]
+        return "; ".join(told) or None
 
     def stopped(self, reason: str) -> None:
         """This process has stopped the line, and the stop is committed."""
         log.error("the line is stopped", reason=reason)
-        self._set(reason)
+        self._set(State(Hold(datetime.now(UTC), reason), {} if self._state is None else self._state.pauses))
 
     async def start(self) -> None:
         """Follow the state in the database until `stop`."""
@@ -121,14 +174,19 @@ class Line:
         """Read the state; raises what the database raises."""
         async with self._sessions() as session:
             found = await read(session)
-        was_held, known = self.held, self._known
-        self._set(found[1] if found else None)
-        if known and was_held != self.held:
-            log.warning("the line is stopped elsewhere" if self.held else "the line runs again", reason=self._reason)
+            letters = await store.count_waiting(session)
+        before = self._state
+        self._set(found)
+        LETTERS_WAITING.labels(self._service).set(letters)
+        if before is not None and (before.stop is None) != (found.stop is None):
+            log.warning("the line runs again" if found.stop is None else f"the line is stopped: {found.stop.reason}")
+        was = {} if before is None else before.pauses
+        if was.keys() != found.pauses.keys():
+            log.warning("topics are paused" if found.pauses else "no topic is paused", topics=sorted(found.pauses))
 
-    def _set(self, reason: str | None) -> None:
-        self._known, self._reason = True, reason
-        STOPPED.labels(self._service).set(reason is not None)
+    def _set(self, state: State) -> None:
+        self._state = state
+        STOPPED.labels(self._service).set(state.stop is not None)
 
     async def _follow(self) -> None:
         while True:

@@ -31,10 +31,17 @@ DEAD_LETTERS = Counter("superfan_dead_letters_total", "Events that no code could
 LAG = Gauge(
     "superfan_consumer_lag_records", "Records not yet applied of the partitions held here", ["service", "topic"]
 )
+LAG_SECONDS = Gauge(
+    "superfan_consumer_lag_seconds",
+    "Age that the oldest record not yet applied of the partitions held here has at most; 0 when nothing is behind",
+    ["service", "topic"],
+)
 ASSIGNED = Gauge("superfan_consumer_partitions", "Partitions held by this process", ["service", "topic"])
 REBALANCES = Counter("superfan_consumer_rebalances_total", "Times that partitions were given up", ["service", "topic"])
 REBUILDS = Counter(
     "superfan_consumer_rebuilds_total", "Times that the Kafka client was replaced after an error", ["service", "topic"]
 )
 PAUSED = Gauge("superfan_consumer_paused", "1 while the consumer waits for the outbox to empty", ["service", "topic"])
+HELD = Gauge("superfan_consumer_held", "1 while an operator has paused the topic", ["service", "topic"])
+LETTERS_WAITING = Gauge("superfan_dead_letters_waiting", "Dead letters that are kept (counted to 1,001)", ["service"])
 STOPPED = Gauge("superfan_consumer_stopped", "1 while dead letters have stopped the line", ["service"])

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from libs.common import identity, inbox
+from libs.common import identity, inbox, tracing
 from libs.common.config import UnknownAccountError
 from libs.common.consumer import offsets
 from libs.common.consumer.line import Line, stop_if_needed
@@ -68,12 +68,13 @@ class Applier:
         """Commit the offsets and effects of `batches`, one a partition, in one transaction; returns whether derived
         events were added to the outbox."""
         items, letters = _decode([record for batch in batches for record in batch.records])
+        spans = None if tracing.tracer is None else tracing.tracer.begin_events(items)
         try:
-            return await self._transaction(cluster_id, batches, items, letters, now, bisect=False)
+            return await self._transaction(cluster_id, batches, items, letters, now, spans, bisect=False)
         except Exception as error:
             if isinstance(error, OffsetConflictError) or is_retryable(error):
                 raise
-            return await self._transaction(cluster_id, batches, items, letters, now, bisect=True)
+            return await self._transaction(cluster_id, batches, items, letters, now, spans, bisect=True)
 
     async def _transaction(
         self,
@@ -82,6 +83,7 @@ class Applier:
         items: list[_Item],
         letters: list[Refused],
         now: datetime,
+        spans: tracing.Applying | None,
         *,
         bisect: bool,
     ) -> bool:
@@ -99,6 +101,9 @@ class Applier:
             if letters:
                 await dead_letters.add(session, cluster_id, letters, now)
                 stopped = await stop_if_needed(session, cluster_id, now)
+        if spans is not None:
+            errors = {id(letter.event): letter.error for letter in letters}
+            spans.end(len(items), (event for arrived in counts for event in arrived.new), errors)
         if stopped:
             self.line.stopped(stopped)
         for arrived in counts:
@@ -111,6 +116,7 @@ class Applier:
                 partition=letter.record.partition,
                 offset=letter.record.offset,
                 event_id=letter.event.id if letter.event else None,
+                trace_id=dead_letters.trace_id_in(letter.record.value),
                 error=repr(letter.error)[:500],
             )
         return bool(session.info.pop("outbox", False))

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import structlog
 
 from libs.common.consumer import metrics
+from libs.common.consumer.lateness import Lateness
 from libs.common.consumer.offsets import StoredPositions
 from libs.common.consumer.transaction import Applier, OffsetConflictError, is_retryable
-from libs.common.kafka import Batch, Consumer, KafkaError
+from libs.common.kafka import PLAIN, Batch, Consumer, KafkaError, Security, is_forbidden
 from libs.common.outbox import Relay
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,8 @@ of a worker at about forty a second, whatever it reads; a backlog does not wait.
 SIDE_BY_SIDE_RECORDS = 400
 """From so many records on, what a poll brought is applied as two transactions at once: this process works for one while
 PostgreSQL works for the other. They share no partition, so hardly a row."""
+FORBIDDEN_SECONDS = 30.0
+"""Between two attempts at what Kafka's ACLs forbid: somebody has to change them first."""
 STUCK_SECONDS = 90
 """Liveness: a loop that has neither polled nor tried a batch for so long is wedged (three rebalance time-outs)."""
 
@@ -41,12 +44,14 @@ class Worker:
         applier: Applier,
         positions: StoredPositions,
         relay: Relay,
+        security: Security = PLAIN,
     ) -> None:
         self._line = applier.line
         gather = GATHER_SECONDS * len(topics)
         second = asyncio.Lock()
         self._loops = [
-            TopicLoop(service, bootstrap, topic, applier, positions, relay, gather, second) for topic in topics
+            TopicLoop(service, bootstrap, topic, applier, positions, relay, gather, second, security)
+            for topic in topics
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -77,12 +82,12 @@ class Worker:
 
     def unready(self) -> str | None:
         """Readiness: the topics not joined yet, or None."""
-        unready = [loop.topic for loop in self._loops if not loop.joined]
+        unready = [f"{loop.topic}{loop.problem}" for loop in self._loops if not loop.joined]
         return f"not consuming {', '.join(unready)}" if unready else None
 
 
 class TopicLoop:
-    """Polls one topic and applies what arrives. A full outbox pauses it, and so does a stopped line."""
+    """Polls one topic and applies what arrives. A full outbox holds it back, and so does a stop or a pause."""
 
     def __init__(
         self,
@@ -94,10 +99,13 @@ class TopicLoop:
         relay: Relay,
         gather_seconds: float,
         second: asyncio.Lock,
+        security: Security,
     ) -> None:
         self.topic = topic
         self.stopping = False
         self.joined = False
+        self.problem = ""
+        """Why the last client failed, to be read after the topic's name; empty once one has worked again."""
         self.beat = time.monotonic()
         self._service = service
         self._bootstrap = bootstrap
@@ -105,12 +113,23 @@ class TopicLoop:
         self._positions = positions
         self._relay = relay
         self._gather_seconds = gather_seconds
+        self._security = security
         self._second = second  # one loop of a worker at a time may use another connection
         self._working = asyncio.Lock()
         self._draining = False
         self._uncommitted: dict[tuple[str, int], int] = {}
         self._committed_at = 0.0
         self._labels = (service, topic)
+        self._lateness = Lateness()
+        # Told when they are asked for: this loop may hang in a retry.
+        metrics.LAG_SECONDS.labels(*self._labels).set_function(
+            lambda: self._lateness.seconds(time.time(), holding=self._is_held_back)
+        )
+        metrics.HELD.labels(*self._labels).set_function(lambda: applier.line.is_paused(topic))
+
+    @property
+    def _is_held_back(self) -> bool:
+        return self._relay.full or self._applier.line.holds(self.topic)
 
     async def run(self) -> None:
         """Until `stopping`: a client after the other, each used until it fails."""
@@ -123,45 +142,64 @@ class TopicLoop:
                 client_id=f"superfan-{self._service}",
                 positions=self._positions,
                 drain=self._drain,
+                security=self._security,
                 gather_seconds=self._gather_seconds,
             )
             try:
                 self.beat = time.monotonic()
                 await consumer.start()
-                self.joined = True
+                self.joined = not self.problem  # a refusal may come with the first poll only
                 while not self.stopping:
                     await self._turn(consumer)
+                    self.joined, self.problem = True, ""
                     delay = 0.2
             except Exception as error:
                 # Whatever it was, a new client and the stored positions make it right; nothing is lost by trying again.
                 if not (isinstance(error, KafkaError | TimeoutError | OSError) or is_retryable(error)):
                     log.exception("the consumer failed unexpectedly", topic=self.topic)
+                if is_forbidden(error):
+                    delay = FORBIDDEN_SECONDS
+                self.problem = f" ({str(error) or type(error).__name__})"
                 log.warning("the kafka client is replaced", topic=self.topic, error=repr(error)[:300], delay=delay)
                 metrics.REBUILDS.labels(*self._labels).inc()
             finally:
                 self.joined = False
+                metrics.ASSIGNED.labels(*self._labels).set(0)
+                metrics.LAG.labels(*self._labels).set(0)
                 await self._commit(consumer, force=True)
                 await consumer.stop()
             if not self.stopping:
                 self.beat = time.monotonic()
-                await asyncio.sleep(delay)
+                await self._rest(delay)
                 delay = min(delay * 2, 5.0)
+        self._lateness.hold((), time.time())
+
+    async def _rest(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.stopping and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110  (it is a plain flag)
+            await asyncio.sleep(min(left, POLL_SECONDS))
 
     async def _turn(self, consumer: Consumer) -> None:
-        line = self._applier.line
-        if self._relay.full or line.held:
+        if self._is_held_back:
             consumer.pause()
         else:
             consumer.resume()
         metrics.PAUSED.labels(*self._labels).set(self._relay.full)
-        batches = await consumer.poll(BATCH_RECORDS, POLL_SECONDS)
+        try:
+            batches = await consumer.poll(BATCH_RECORDS, POLL_SECONDS)
+        finally:  # also when the positions of what is held could not be read
+            self._lateness.hold(consumer.partitions, time.time())
+        for batch in batches:
+            self._lateness.took(batch.partition)
         self.beat = time.monotonic()
-        if line.held:
+        if self._applier.line.holds(self.topic):
             for batch in batches:
                 consumer.forget(batch)
         elif batches:
             async with self._working:
                 await self._apply_all(consumer, batches)
+        for partition, looked in consumer.at_end().items():
+            self._lateness.at_end(partition, looked)
         metrics.ASSIGNED.labels(*self._labels).set(consumer.assigned)
         metrics.LAG.labels(*self._labels).set(consumer.lag())
         metrics.REBALANCES.labels(*self._labels).inc(consumer.take_rebalances())
@@ -214,6 +252,7 @@ class TopicLoop:
             for batch in batches:
                 self._uncommitted[batch.topic, batch.partition] = batch.next_offset
                 newest = batch.records[-1].timestamp / 1000
+                self._lateness.applied(batch.partition, newest)
                 metrics.EVENT_DELAY.labels(*self._labels).observe(max(0.0, ended - newest))
             return
 

@@ -1,16 +1,14 @@
-"""Dead letters and the stopped line over REST: the same in every service that consumes."""
+"""Dead letters over REST: the same in every service that consumes."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, TypeVar
 
-import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from libs.common.auth import Caller, require
 from libs.common.consumer import Applier
-from libs.common.consumer import line as lines
 from libs.common.consumer.transaction import WaitForAccountError
 from libs.common.dead_letters import schemas, store, usecases
 from libs.common.dead_letters.usecases import Operator
@@ -29,9 +27,7 @@ from libs.common.web import (
     problems,
     unavailable,
 )
-from libs.common.web.database import ReadSessionDep, SessionDep
-
-log = structlog.get_logger(__name__)
+from libs.common.web.database import ReadSessionDep
 
 T = TypeVar("T")
 
@@ -150,27 +146,6 @@ async def drop_dead_letters(
     """Each in a transaction of its own, with its own result. Letters that name no account are left alone."""
     operator = _operator(caller)
     return await _many(applier, operator, body, cursor, partial(usecases.drop, applier, operator, reason=body.reason))
-
-
-@router.get("/v1/consumer", summary="Does this service consume?")
-async def get_consumer(_caller: ReaderDep, session: ReadSessionDep) -> schemas.Consumption:
-    """It stops when 100 events went to the dead letters within 5 minutes, or a tenth of the last 1,000."""
-    return await _consumption(session)
-
-
-@router.post("/v1/consumer:resume", summary="Consume again")
-async def resume_consumer(caller: WriterDep, session: SessionDep) -> schemas.Consumption:
-    """All workers of the service go on within seconds; both limits count from now. Harmless when it was not stopped."""
-    if await lines.resume(session, f"{caller.account.name}/{caller.key_id}", datetime.now(UTC)):
-        log.info("the line is resumed", account=caller.account.name, key_id=caller.key_id)
-    return await _consumption(session)
-
-
-async def _consumption(session: SessionDep) -> schemas.Consumption:
-    stop = await lines.read(session)
-    if stop is None:
-        return schemas.Consumption(stopped=False)
-    return schemas.Consumption(stopped=True, stopped_at=stop[0], reason=stop[1])
 
 
 def _operator(caller: Caller) -> Operator:

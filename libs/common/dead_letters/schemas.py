@@ -150,24 +150,6 @@ class Results(BaseModel):
     next_cursor: str | None = Field(description="pass it as `cursor` to go on; null when all are done")
 
 
-class Consumption(BaseModel):
-    """Whether this service consumes."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "stopped": True,
-                "stopped_at": "2026-06-01T08:00:00.352000Z",
-                "reason": "100 events went to the dead letters within 5 minutes",
-            }
-        }
-    )
-
-    stopped: bool
-    stopped_at: datetime | None = None
-    reason: str | None = None
-
-
 def summary(letter: store.Letter) -> Summary:
     return Summary(**_fields(letter))
 

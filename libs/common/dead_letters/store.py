@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import AnyEvent, identity_digest
 from libs.common.kafka import Message
+from libs.common.telemetry import trace_id_of
 
 _ACCOUNT = re.compile(r"[a-z0-9-]{1,40}")
 _COLUMNS = (
@@ -87,6 +88,16 @@ def read_attributes(value: bytes | None, key: bytes | None) -> Attributes:
         type=found.get("type"),
         trust=found.get("trust"),
     )
+
+
+def trace_id_in(value: bytes | None) -> str | None:
+    """The id of the trace that the event belongs to, if that can be read."""
+    try:
+        document = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    found = document.get("traceparent") if isinstance(document, dict) else None
+    return trace_id_of(found) if isinstance(found, str) else None
 
 
 def _digest(attributes: Attributes, value: bytes | None) -> bytes:
@@ -190,6 +201,15 @@ async def page(
         },
     )
     return [_letter(row) for row in rows]
+
+
+MOST_COUNTED = 1001
+
+
+async def count_waiting(session: AsyncSession) -> int:
+    """How many letters there are, of all accounts; counted to 1,001."""
+    counting = text("select count(*) from (select 1 from dead_letter limit :most) l")
+    return int(await session.scalar(counting, {"most": MOST_COUNTED}) or 0)
 
 
 async def find(session: AsyncSession, account: str, digest: bytes) -> Letter | None:

@@ -210,6 +210,7 @@ def _tell(applier: Applier, operator: Operator, letter: Letter, action: str, **m
     log.info(
         f"a dead letter was {'redriven' if action in ('applied', 'already_applied', 'failed') else action}",
         letter=letter.digest.hex(),
+        event_trace_id=store.trace_id_in(letter.value),
         action=action,
         type=letter.type,
         topic=letter.topic,

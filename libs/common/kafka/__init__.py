@@ -10,8 +10,10 @@ from libs.common.kafka.admin import apply_topics, cluster_id, end_offsets, log_e
 from libs.common.kafka.consumer import Batch, Consumer, Message, Positions, tail
 from libs.common.kafka.lanes import Record
 from libs.common.kafka.producer import Producer, is_refusal
+from libs.common.kafka.security import PLAIN, Security, is_forbidden
 
 __all__ = [
+    "PLAIN",
     "Batch",
     "Consumer",
     "KafkaError",
@@ -19,9 +21,11 @@ __all__ = [
     "Positions",
     "Producer",
     "Record",
+    "Security",
     "apply_topics",
     "cluster_id",
     "end_offsets",
+    "is_forbidden",
     "is_refusal",
     "log_ends",
     "tail",

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from libs.common.events import TOPICS, Topic
 from libs.common.kafka.deadline import within
+from libs.common.kafka.security import PLAIN, Security
 
 TOPIC_ALREADY_EXISTS = 36
 
@@ -19,9 +20,11 @@ PATIENT_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def admin_client(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(bootstrap: str, security: Security = PLAIN) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client for administration, for as long as the context lasts. Raises KafkaError."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="superfan-admin", request_timeout_ms=15_000)
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap, client_id="superfan-admin", request_timeout_ms=15_000, **security.options()
+    )
     try:
         await admin.start()
         yield admin
@@ -29,9 +32,9 @@ async def admin_client(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def cluster_id(bootstrap: str) -> str:
+async def cluster_id(bootstrap: str, *, security: Security = PLAIN) -> str:
     """The id that the brokers at `bootstrap` report; another id means other data."""
-    async with admin_client(bootstrap) as admin:
+    async with admin_client(bootstrap, security) as admin:
         return str((await admin.describe_cluster())["cluster_id"])
 
 
@@ -44,9 +47,9 @@ def topic_settings(topic: Topic) -> dict[str, str]:
     }
 
 
-async def apply_topics(bootstrap: str, replication_factor: int = 1) -> list[str]:
+async def apply_topics(bootstrap: str, replication_factor: int = 1, *, security: Security = PLAIN) -> list[str]:
     """Create every declared topic that is missing, change none that is there; returns the names of those created."""
-    async with admin_client(bootstrap) as admin:
+    async with admin_client(bootstrap, security) as admin:
         present = set(await admin.list_topics())
         missing = [topic for topic in TOPICS if topic.name not in present]
         if not missing:
@@ -72,12 +75,12 @@ Offsets = dict[tuple[str, int], int]
 """By topic and partition."""
 
 
-async def end_offsets(bootstrap: str, topics: Iterable[str]) -> Offsets:
+async def end_offsets(bootstrap: str, topics: Iterable[str], *, security: Security = PLAIN) -> Offsets:
     """The offset after the last record of every partition of `topics`; a missing topic has no entry."""
-    return (await log_ends(bootstrap, topics))[1]
+    return (await log_ends(bootstrap, topics, security=security))[1]
 
 
-async def log_ends(bootstrap: str, topics: Iterable[str]) -> tuple[Offsets, Offsets]:
+async def log_ends(bootstrap: str, topics: Iterable[str], *, security: Security = PLAIN) -> tuple[Offsets, Offsets]:
     """The offset of the first record and the one after the last of every partition of `topics`.
 
     Raises KafkaError, OSError or TimeoutError when that could not be read for PATIENT_SECONDS.
@@ -86,15 +89,15 @@ async def log_ends(bootstrap: str, topics: Iterable[str]) -> tuple[Offsets, Offs
     given_up = time.monotonic() + PATIENT_SECONDS
     while True:
         try:
-            return await within(10, _read_log_ends(bootstrap, names))
+            return await within(10, _read_log_ends(bootstrap, names, security))
         except (KafkaError, OSError, TimeoutError):
             if time.monotonic() > given_up:
                 raise
             await asyncio.sleep(0.2)
 
 
-async def _read_log_ends(bootstrap: str, topics: list[str]) -> tuple[Offsets, Offsets]:
-    async with admin_client(bootstrap) as admin:
+async def _read_log_ends(bootstrap: str, topics: list[str], security: Security) -> tuple[Offsets, Offsets]:
+    async with admin_client(bootstrap, security) as admin:
         # A consumer knows partitions of subscribed topics only.
         described = await admin.describe_topics(topics)
     partitions = [
@@ -104,7 +107,9 @@ async def _read_log_ends(bootstrap: str, topics: list[str]) -> tuple[Offsets, Of
     ]
     if not partitions:
         return {}, {}
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="superfan-admin", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, client_id="superfan-admin", enable_auto_commit=False, **security.options()
+    )
     try:
         await consumer.start()
         begins = await consumer.beginning_offsets(partitions)

@@ -9,10 +9,11 @@ from typing import Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from libs.common.kafka.deadline import within
+from libs.common.kafka.security import PLAIN, Security, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -94,9 +95,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         client_id: str,
         positions: Positions,
         drain: Drain,
+        security: Security = PLAIN,
         gather_seconds: float = 0.0,
     ) -> None:
         self.topic = topic
+        self._bootstrap = bootstrap
+        self._security = security
         self._gather_seconds = gather_seconds
         self.cluster_id: str | None = None
         self._verified_at = time.monotonic()
@@ -122,12 +126,16 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             metadata_max_age_ms=10_000,
             request_timeout_ms=10_000,
             retry_backoff_ms=100,
+            **security.options(),
         )
 
     async def start(self) -> None:
-        """Join the group; raises KafkaError or TimeoutError when the brokers or the topic are not there."""
+        """Join the group; raises KafkaError or TimeoutError when the brokers or the topic are not there, or refuse."""
         self._client.subscribe([self.topic], listener=self)
-        await within(30, self._client.start())
+        try:
+            await within(30, self._client.start())
+        except KafkaConnectionError as error:
+            raise KafkaConnectionError(await refusal(self._bootstrap, self._security) or error) from error
 
     async def stop(self) -> None:
         """Leave the group within about 5 seconds."""
@@ -140,6 +148,22 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     def assigned(self) -> int:
         """How many partitions this member holds."""
         return len(self._client.assignment())
+
+    @property
+    def partitions(self) -> set[int]:
+        """Those that this member holds."""
+        return {tp.partition for tp in self._client.assignment()}
+
+    def at_end(self) -> dict[int, float]:
+        """The held partitions of which everything has been handed out that there was at the last look, and when that
+        was in seconds since 1970."""
+        found = {}
+        for tp, position in self._positions.items():
+            if tp in self._client.assignment():
+                end, looked = self._client.highwater(tp), self._client.last_poll_timestamp(tp)
+                if looked is not None and position >= (end or 0):
+                    found[tp.partition] = looked / 1000
+        return found
 
     def lag(self) -> int:
         """Records of the held partitions that have not been handed out, as far as the last fetch knows."""
@@ -279,7 +303,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 async def tail(
-    bootstrap: str, topics: Sequence[str], *, from_start: bool = False, started: asyncio.Event | None = None
+    bootstrap: str,
+    topics: Sequence[str],
+    *,
+    from_start: bool = False,
+    started: asyncio.Event | None = None,
+    security: Security = PLAIN,
 ) -> AsyncIterator[Message]:
     """Every record of `topics` as it comes, without a group; for people and tests.
 
@@ -291,6 +320,7 @@ async def tail(
         enable_auto_commit=False,
         auto_offset_reset="earliest" if from_start else "latest",
         fetch_max_wait_ms=100,
+        **security.options(),
     )
     try:
         await client.start()

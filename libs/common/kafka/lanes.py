@@ -6,6 +6,7 @@ counts that wait several times against its deadline. So a lane has one batch in 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from struct import Struct
@@ -14,6 +15,13 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
+from prometheus_client import Gauge
+
+CLOCK_OFFSET = Gauge(
+    "superfan_kafka_clock_offset_seconds",
+    "How far Kafka's append time of the last batch lies before its sending (negative) or after its acknowledgement",
+    ["service"],
+)
 
 
 class Record(NamedTuple):
@@ -60,8 +68,9 @@ class Lane:
     Records join the batch in hand as long as aiokafka has not taken it for sending, which closes it.
     """
 
-    def __init__(self, client: AIOKafkaProducer, topic: str, partition: int) -> None:
+    def __init__(self, client: AIOKafkaProducer, topic: str, partition: int, clock_offset: Gauge) -> None:
         self._client = client
+        self._clock_offset = clock_offset
         self._topic = topic
         self._partition = partition
         self._batch: BatchBuilder | None = None
@@ -114,14 +123,22 @@ class Lane:
 
     async def _publish(self, batch: BatchBuilder) -> Exception | None:
         """None when all brokers have it, else why not."""
+        sent = time.time()
         try:
             acknowledged: asyncio.Future[RecordMetadata] = await self._client.send_batch(
                 batch, self._topic, partition=self._partition
             )
-            await acknowledged
+            metadata = await acknowledged
         except Exception as error:  # of any kind: it is told to all who wait
             return error
+        if metadata.timestamp > 0:  # appended by the broker's clock, as our topics are set
+            self._clock_offset.set(outside(metadata.timestamp / 1000, sent, time.time()))
         return None
+
+
+def outside(instant: float, begin: float, end: float) -> float:
+    """How far `instant`, cut to milliseconds, lies after `end`, or (negative) before `begin`; 0 between them."""
+    return max(instant - end, 0.0) or min(instant + 0.001 - begin, 0.0)
 
 
 _WORDS = [Struct(f"<{count}I") for count in range(256)]

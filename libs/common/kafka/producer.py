@@ -18,7 +18,8 @@ from aiokafka.errors import (
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from libs.common.kafka.deadline import within
-from libs.common.kafka.lanes import Call, Lane, NotConnectedError, Record, partition_of
+from libs.common.kafka.lanes import CLOCK_OFFSET, Call, Lane, NotConnectedError, Record, partition_of
+from libs.common.kafka.security import PLAIN, Security, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -65,11 +66,14 @@ class Producer:
     A send that timed out may still land, so every consumer removes repeats by event identity.
     """
 
-    def __init__(self, bootstrap: str, client_id: str, *, linger_ms: int = 0) -> None:
+    def __init__(self, bootstrap: str, client_id: str, *, security: Security = PLAIN, linger_ms: int = 0) -> None:
         self._bootstrap = bootstrap
+        self._security = security
         self._client_id = client_id
+        self._clock_offset = CLOCK_OFFSET.labels(client_id.removeprefix("superfan-"))
         self._linger_ms = linger_ms
         self._client: AIOKafkaProducer | None = None
+        self._refusal: str | None = None
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._partitions: dict[str, tuple[float, list[int]]] = {}
         self._supervisor: asyncio.Task[None] | None = None
@@ -96,7 +100,7 @@ class Producer:
     def problem(self) -> str | None:
         """Why publishing fails at present, or None."""
         if self._client is None:
-            return "not connected to Kafka"
+            return f"not connected to Kafka: {self._refusal}" if self._refusal else "not connected to Kafka"
         if self._failing_since is not None and time.monotonic() - self._failed_at < FORGOTTEN_AFTER_SECONDS:
             return f"no acknowledgement from Kafka for {time.monotonic() - self._failing_since:.0f} s"
         return None
@@ -125,7 +129,7 @@ class Producer:
                     place = (record.topic, partition_of(record.key, partitions))
                     lane = self._lanes.get(place)
                     if lane is None:
-                        lane = self._lanes[place] = Lane(client, *place)
+                        lane = self._lanes[place] = Lane(client, *place, self._clock_offset)
                     lane.put(record, call, index)
             await call.done
         finally:
@@ -175,16 +179,21 @@ class Producer:
                 compression_type="lz4",
                 max_request_size=MAX_RECORD_BYTES,
                 metadata_max_age_ms=10_000,
+                **self._security.options(),
             )
             try:
                 await within(10, client.start())
             except (KafkaError, TimeoutError, OSError) as error:
-                log.warning("kafka is not reachable", bootstrap=self._bootstrap, error=repr(error))
                 await _stop(client)
+                self._refusal = await refusal(self._bootstrap, self._security)
+                log.warning(
+                    "kafka is not reachable", bootstrap=self._bootstrap, error=repr(error), reason=self._refusal
+                )
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 continue
             delay = 0.2
+            self._refusal = None
             self._client = client
             connected.set()
             self._rebuild.clear()

@@ -4,12 +4,13 @@ import asyncio
 import re
 import time
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
+from libs.common import tracing
 from libs.common.telemetry import (
     HTTP_REQUESTS,
     HTTP_SECONDS,
@@ -20,6 +21,9 @@ from libs.common.telemetry import (
 )
 from libs.common.web.limits import BODY_SECONDS, MOST_BODY_BYTES, RATE_HEADERS, Load, overloaded
 from libs.common.web.problems import INTERNAL, Problem, invalid, problem_response, too_large, too_slow
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = get_logger(__name__)
 
@@ -94,6 +98,10 @@ class RequestMiddleware:
                     raise overloaded()
             return message
 
+        span = None
+        if tracing.tracer is not None:
+            span = tracing.tracer.begin_request(scope["scheme"], request_id, traceparent)
+            traceparent = tracing.traceparent_of(span)
         load.requests += 1
         with RequestContext(request_id, traceparent):
             try:
@@ -110,7 +118,7 @@ class RequestMiddleware:
             finally:
                 load.requests -= 1
                 load.body_bytes -= size
-                self._observe(scope, request_id, status or 499, time.perf_counter() - started)
+                self._observe(scope, request_id, status or 499, time.perf_counter() - started, span)
 
     def _refuse_size(self, length: str) -> Problem | None:
         return too_large(self.max_body) if length.isdecimal() and int(length) > self.max_body else None
@@ -128,7 +136,7 @@ class RequestMiddleware:
         response.headers["X-Request-Id"] = request_id
         await response(scope, receive, send)
 
-    def _observe(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    def _observe(self, scope: Scope, request_id: str, status: int, seconds: float, span: "Span | None") -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = _method(scope)
         self._requests(method, route, status).inc()
@@ -136,6 +144,8 @@ class RequestMiddleware:
         caller: dict[str, Any] = scope.get("superfan.caller", {})
         fields = {"method": method, "path": scope["path"], "route": route, "status": status}
         log_request(request_id, {**fields, "milliseconds": round(seconds * 1000, 2), **caller})
+        if span is not None and tracing.tracer is not None:
+            tracing.tracer.end_request(span, method, route, status)
 
 
 def _method(scope: Scope) -> str:

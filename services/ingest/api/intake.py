@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 
+from libs.common import tracing
 from libs.common.config import Source
 from libs.common.telemetry import current_traceparent
 from libs.common.web import Problem, bad_request, invalid, unavailable
@@ -104,7 +105,12 @@ def _with_time(item: Any) -> Any:
 async def publish(request: Request, verdicts: Sequence[Verdict]) -> None:
     """Returns when the good events are stored. Raises Problem 503."""
     try:
-        await usecases.publish(request.app.state.stores, verdicts)
+        if tracing.tracer is None:
+            await usecases.publish(request.app.state.stores, verdicts)
+        else:
+            attributes = {"superfan.events": len(verdicts)}
+            with tracing.tracer.span("store events", "producer", current_traceparent(), attributes) as span:
+                span.set_attribute("superfan.store", await usecases.publish(request.app.state.stores, verdicts))
     except NotStoredError:
         again = "Send the same request again: what is stored already counts once."
         if any(not verdict.retry_safe for verdict in verdicts):

@@ -37,6 +37,7 @@ RETRY_SECONDS = 1.0
 
 EVENTS = Gauge("superfan_spool_events", "Events that wait in the spool", ["service"])
 BYTES = Gauge("superfan_spool_bytes", "Bytes of the events that wait in the spool", ["service"])
+LIMIT_BYTES = Gauge("superfan_spool_limit_bytes", "Bytes that may wait in the spool at most", ["service"])
 OLDEST = Gauge(
     "superfan_spool_oldest_seconds", "How long the oldest event has waited in the spool; 0 = none", ["service"]
 )
@@ -74,6 +75,7 @@ class Spool:
     async def start(self) -> None:
         """Never fails. Returns when the file has been opened or cannot be, after 3 seconds at most."""
         self._loop = asyncio.get_running_loop()
+        LIMIT_BYTES.labels(SERVICE).set(self._limit_bytes)
         OLDEST.labels(SERVICE).set_function(self._oldest_seconds)
         self._thread.start()
         await asyncio.to_thread(self._opened.wait, 3)

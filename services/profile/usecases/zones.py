@@ -10,6 +10,7 @@ from libs.common.db import AsyncSession
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import find_users, user_id_of
 from libs.common.rebuild import AccountOf
+from libs.common.telemetry import trace_id_of
 from services.profile.domain.traits import ZONE, is_possible
 from services.profile.store import zones as store
 from services.profile.store.zones import Noted
@@ -28,7 +29,13 @@ async def tell_zones(session: AsyncSession, events: Iterable[AnyEvent], now: dat
         if event.type != "profile.traits" or ZONE not in event.data.traits:
             continue
         if not is_possible(ZONE, event.data.traits[ZONE]):
-            log.warning("ignored a zone that does not exist", account=event.account, source=event.source, id=event.id)
+            log.warning(
+                "ignored a zone that does not exist",
+                account=event.account,
+                source=event.source,
+                id=event.id,
+                trace_id=trace_id_of(event.traceparent),
+            )
             continue
         assert event.subject is not None
         said[event.account, event.subject] = event
