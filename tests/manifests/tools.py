@@ -88,3 +88,28 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
 def place(manifest: Manifest) -> str:
     """How a message names a manifest."""
     return f"{manifest['kind']} {manifest['metadata']['name']}"
+
+
+def workloads(manifests: list[Manifest]) -> list[Manifest]:
+    """All of ours that has pods."""
+    return of_kind(manifests, "Deployment", "StatefulSet", "Job")
+
+
+def pod_spec(workload: Manifest) -> Manifest:
+    spec: Manifest = workload["spec"]["template"]["spec"]
+    return spec
+
+
+def containers(workload: Manifest) -> list[Manifest]:
+    """The containers of a workload's pod, those that run before the others too."""
+    spec = pod_spec(workload)
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def environment(manifests: list[Manifest], container: Manifest) -> dict[str, str]:
+    """The variables that a container sees: of the ConfigMaps that it names, then its own."""
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        if "configMapRef" in source:
+            found |= named(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]
+    return found | {entry["name"]: entry["value"] for entry in container.get("env", []) if "value" in entry}
