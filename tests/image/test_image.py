@@ -141,12 +141,13 @@ class Machine:
         assert child.popen is not None
         try:
             async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
-                status = 0
-                while status != 200:
+                ready, answer = False, "no answer"
+                while not ready:
                     child.check()
                     await asyncio.sleep(0.1)
                     with contextlib.suppress(httpx.TransportError):
-                        status = (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code
+                        response = await client.get(f"http://127.0.0.1:{port}/readyz")
+                        ready, answer = response.status_code == 200, response.text
             (health,) = image.final.all("HEALTHCHECK")
             command = [part.replace("9090", str(port)) for part in health.exec_form]
             await asyncio.to_thread(subprocess.run, command, env=image.env, check=True, timeout=30)
@@ -154,7 +155,7 @@ class Machine:
             code = await asyncio.to_thread(child.popen.wait, 60)
             assert code == 0, f"{child.name}: {child.last_lines(20)}"
         except TimeoutError:
-            raise AssertionError(f"{child.name}: {child.last_lines(20)}") from None
+            raise AssertionError(f"{child.name}: {answer}\n{child.last_lines(20)}") from None
         finally:
             await child.kill()
 
