@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test proof bench chaos chaos-sabotage check migrate openapi
+.PHONY: help setup run demo test proof bench chaos chaos-sabotage operations check migrate openapi
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ demo: setup ## Send made-up fans through the front door of the running system an
 	@$(BIN)/superfan demo $(ARGS)
 
 test: setup ## Run the tests on a real Kafka and a real PostgreSQL that they start themselves
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/manifests $(ARGS)
 
 proof: setup ## Compare all real data with their answers, shuffled and with kills; ARGS="--events DIR --expected DIR"
 	@$(BIN)/python -m tests.proof $(ARGS)
@@ -40,13 +40,17 @@ chaos: setup ## Break a running system in every way and check that nothing is lo
 chaos-sabotage: setup ## Break each promise on purpose and check that the battery notices; ARGS="--only no-identity"
 	@$(BIN)/python -m tests.chaos.sabotage $(ARGS)
 
-check: setup ## Lint, types, import contracts, generated documents up to date
+operations: setup ## Scale, restart, upgrade and reconfigure a running system under load; ARGS="--only upgrade --write"
+	@$(BIN)/python -m tests.operations $(ARGS)
+
+check: setup ## Lint, types, import contracts, generated documents up to date, what is deployed against the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m libs.common.events docs --check docs/events.md
 	$(BIN)/python -m libs.cli.openapi --check
+	$(BIN)/python -m pytest -q tests/manifests
 	$(BIN)/python -m pip check
 
 migrate: setup ## Bring the databases of the running system up to date

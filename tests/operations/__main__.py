@@ -15,11 +15,11 @@ from tests.operations.configuration import Change, rotate
 from tests.operations.fleet import Fleet
 from tests.operations.run import REST, Outcome, under_load
 from tests.operations.scale import layout, roll, scale_workers
-from tests.operations.upgrade import LATER, go_back, later_differences, upgrade, upgrade_ingest
+from tests.operations.upgrade import LATER, go_back, later_differences, upgrade_apis, upgrade_workers
 from tests.operations.versions import ROOT, NoHistoryError, extract, previous_revision
 from tests.operations.watch import Watch
 from tests.support.postgres import TestServer
-from tests.support.services import WITH_DATABASE
+from tests.support.services import SERVICES, WITH_DATABASE
 
 PARTS = ("scale", "upgrade")
 REST_RATE = 4
@@ -53,12 +53,12 @@ async def run_upgrade(server: TestServer, old: Path, rate: float, hold: float, d
     fleet = Fleet(server, ["upgrade", REST, LATER], drain=drain)
 
     async def operate(watch: Watch) -> None:
-        await upgrade(fleet, watch, old, hold)
-        await upgrade_ingest(fleet, watch)
-        await go_back(fleet, watch, old, hold)
+        await upgrade_workers(fleet, watch, old, hold, WITH_DATABASE)
+        await upgrade_apis(fleet, watch, [*WITH_DATABASE, "ingest"])
+        await go_back(fleet, watch, old, hold, WITH_DATABASE)
 
     try:
-        fleet.tree = old
+        fleet.code = dict.fromkeys(SERVICES, old)
         await fleet.launch(layout())
         outcome = await under_load(
             fleet, "upgrade", operate, services=WITH_DATABASE, rate=rate, rest_rate=REST_RATE, keep_alive=False

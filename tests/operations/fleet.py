@@ -5,13 +5,17 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from libs.cli.local.processes import Child
+from libs.common.migrate import upgrade
+from libs.common.service import STOP_SECONDS
+from services.ingest.main import STOP_SECONDS as INGEST_STOP_SECONDS
+from tests.operations.versions import ROOT
 from tests.support.balancer import Balancer
 from tests.support.postgres import TestServer
 from tests.support.services import SERVICES, WITH_DATABASE, System
 
-STOP_SECONDS = 45
 DB_POOL = 4
 """Connections of one process: so many processes share one PostgreSQL."""
 
@@ -33,12 +37,13 @@ class Exit:
 class Fleet(System):
     """Processes have names such as `profile-api-1`; `url` of a service is that of its load balancer.
 
-    Processes and migrations run the code of `tree`, so that two versions can run side by side.
+    `code` has the services whose processes run another version from now on, and where that lies.
     """
 
     def __init__(self, server: TestServer, accounts: Iterable[str], *, drain: float) -> None:
         super().__init__(server, {name: {"zone": "Asia/Shanghai"} for name in accounts})
         self.drain = drain
+        self.code: dict[str, Path] = {}
         self.env = {
             "SUPERFAN_DRAIN_SECONDS": f"{drain:g}",
             "SUPERFAN_LOG_LEVEL": "warning",
@@ -50,7 +55,11 @@ class Fleet(System):
     async def launch(self, names: Iterable[str]) -> None:
         """Broker, databases, then these processes; returns when all are ready."""
         await self.prepare()
-        await asyncio.gather(*map(self.migrate, WITH_DATABASE))
+        for service in WITH_DATABASE:
+            if service in self.code:
+                await self.migrate(service)
+            else:
+                await upgrade(self.databases[service], service)
         for balancer in self.balancers.values():
             await balancer.start()
         await self.add(*names)
@@ -86,13 +95,19 @@ class Fleet(System):
         """`python -m services.<service> migrate`, as the Job does."""
         command = [sys.executable, "-m", f"services.{service}", "migrate"]
         log = self.folder / f"{service}-migrate.log"
-        child = Child.spawn(f"{service}-migrate", command, log=log, env=self.environment(service), cwd=self.tree)
+        child = Child.spawn(
+            f"{service}-migrate", command, log=log, env=self.environment(service), cwd=self._tree_of(service)
+        )
         assert child.popen is not None
         code = await asyncio.to_thread(child.popen.wait, 60)
         assert code == 0, f"{' '.join(command[1:])} ended with {code}\n{child.last_lines(20)}"
 
+    def _tree_of(self, service: str) -> Path:
+        return self.code.get(service, ROOT)
+
     async def _begin(self, name: str) -> None:
         service, role = service_of(name), role_of(name)
+        self.tree = self._tree_of(service)
         await self.spawn(service, role, name)
         if role == "api":
             http, metrics = self._ports[name]
@@ -107,7 +122,7 @@ class Fleet(System):
 
     async def _end(self, name: str) -> None:
         child = self.children[name]
-        limit = self.drain + STOP_SECONDS
+        limit = self.drain + (INGEST_STOP_SECONDS if service_of(name) == "ingest" else STOP_SECONDS)
         began = time.monotonic()
         await child.stop(deadline=limit + 5)
         assert child.popen is not None

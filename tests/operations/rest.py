@@ -89,7 +89,14 @@ class Rest:
         await self._fleet.post(
             self._account,
             [
-                {"id": f"rest-{kind}", "source": "/rest", "type": kind, "subject": SUBJECT, "data": data}
+                {
+                    "specversion": "1.0",
+                    "id": f"rest-{kind}",
+                    "source": "/rest",
+                    "type": kind,
+                    "subject": SUBJECT,
+                    "data": data,
+                }
                 for kind, data in events
             ],
         )

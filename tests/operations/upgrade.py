@@ -2,14 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from libs.cli.local.lag import consumed_topics
 from libs.common.events import parse_event
 from libs.common.kafka import Producer, Record
-from tests.operations.fleet import Fleet, service_of
-from tests.operations.versions import ROOT
+from tests.operations.fleet import Fleet
 from tests.operations.watch import Watch
 from tests.support.services import WITH_DATABASE
 
@@ -18,51 +18,52 @@ LATER = "later"
 LEAVE_SECONDS = 2.0
 
 
-async def upgrade(fleet: Fleet, watch: Watch, old: Path, hold: float) -> None:
-    """All processes of `fleet` but its ingest run the code of `old`, at its schema. In the end workers and APIs run
-    this version."""
+async def upgrade_workers(fleet: Fleet, watch: Watch, old: Path, hold: float, services: Iterable[str]) -> None:
+    """The workers and the schema of `services`, whose processes run the code of `old` at its schema."""
+    services = list(services)
     async with watch.step("the previous version at its own schema, with events of a later one"):
         await lay_later_events(fleet, old)
         await asyncio.sleep(hold)
-    fleet.tree = ROOT
+    for service in services:
+        del fleet.code[service]
     async with watch.step("schema migrated, everything still the previous version"):
-        await asyncio.gather(*map(fleet.migrate, WITH_DATABASE))
+        await asyncio.gather(*map(fleet.migrate, services))
         await asyncio.sleep(hold)
     async with watch.step("a new worker beside each old one"):
-        before = fleet.of("worker")
-        await fleet.add(*(f"{service}-worker-new" for service in WITH_DATABASE))
+        before = fleet.of("worker", services)
+        await fleet.add(*(f"{service}-worker-new" for service in services))
         await asyncio.sleep(hold)
     async with watch.step("the old workers leave"):
         await fleet.end(*before)
         await asyncio.sleep(hold)
-    for name in fleet.of("api", WITH_DATABASE):
-        async with watch.step(f"{name}: a new one comes, the old one leaves"):
-            await fleet.add(f"{service_of(name)}-api-new{name[-1]}")
-            await fleet.end(name, leave=LEAVE_SECONDS)
 
 
-async def upgrade_ingest(fleet: Fleet, watch: Watch) -> None:
-    """ingest, which is upgraded last: only then does anything send what only the new version knows."""
-    async with watch.step("ingest: new ones come, the old ones leave"):
-        before = fleet.of("api", ["ingest"])
-        await fleet.add("ingest-api-new1", "ingest-api-new2")
-        await fleet.end(*before, leave=LEAVE_SECONDS)
+async def upgrade_apis(fleet: Fleet, watch: Watch, services: Iterable[str]) -> None:
+    """A new process comes, then an old one leaves, until all are new. ingest is upgraded last: only then does anything
+    send what only the new version knows."""
+    for service in services:
+        fleet.code.pop(service, None)
+        async with watch.step(f"{service}: a new API process comes, an old one leaves, twice"):
+            for number, name in enumerate(fleet.of("api", [service])):
+                await fleet.add(f"{service}-api-new{number}")
+                await fleet.end(name, leave=LEAVE_SECONDS)
 
 
-async def go_back(fleet: Fleet, watch: Watch, old: Path, hold: float) -> None:
-    """The code goes back, the schema stays; and forward again."""
-    new = fleet.of("worker")
-    async with watch.step("back: an old worker beside each new one"):
-        fleet.tree = old
-        back = [f"{service}-worker-back" for service in WITH_DATABASE]
+async def go_back(fleet: Fleet, watch: Watch, old: Path, hold: float, services: Iterable[str]) -> None:
+    """The code of the workers goes back, the schema stays; then forward again."""
+    services = list(services)
+    new = fleet.of("worker", services)
+    async with watch.step("back: an old worker beside each new one, at the new schema"):
+        fleet.code = dict.fromkeys(services, old)
+        back = [f"{service}-worker-back" for service in services]
         await fleet.add(*back)
         await asyncio.sleep(hold)
-    async with watch.step("back: old workers only, at the new schema"):
+    async with watch.step("back: the new workers leave"):
         await fleet.end(*new)
         await asyncio.sleep(hold)
+    fleet.code = {}
     async with watch.step("forward again"):
-        fleet.tree = ROOT
-        await fleet.add(*(f"{service}-worker-again" for service in WITH_DATABASE))
+        await fleet.add(*(f"{service}-worker-again" for service in services))
         await fleet.end(*back)
 
 

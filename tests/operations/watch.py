@@ -91,8 +91,9 @@ class Watch:
     async def _run(self) -> None:
         reader = LagReader({"kafka": self._fleet.broker.bootstrap, "postgres": self._fleet.databases})
         while True:
-            begins, ends = await reader.log()
-            self._lag = max(self._lag, *(sum(lag.behind.values()) for lag in await reader.read(ends, begins)))
+            with contextlib.suppress(TimeoutError, OSError):
+                begins, ends = await reader.log()
+                self._lag = max(self._lag, *(sum(lag.behind.values()) for lag in await reader.read(ends, begins)))
             await self._count()
             await asyncio.sleep(SAMPLE_SECONDS)
 

@@ -12,16 +12,13 @@ from typing import cast
 import httpx
 
 POLL_SECONDS = 0.5
-FAILURES = 2
-"""So many polls in a row must fail before no connection is opened to a back end any more (`failureThreshold`)."""
 
 
 @dataclass
 class _BackEnd:
     port: int
     readyz: str
-    failures: int = FAILURES
-    """In a row; a back end begins as one that has not been ready yet."""
+    ready: bool = False
     connections: set["_End"] = field(default_factory=set)
 
 
@@ -61,7 +58,7 @@ class Balancer:
     @property
     def ready(self) -> list[str]:
         """The back ends to which connections are opened."""
-        return [name for name, back_end in self._back_ends.items() if back_end.failures < FAILURES]
+        return [name for name, back_end in self._back_ends.items() if back_end.ready]
 
     def add(self, name: str, port: int, readyz: str) -> None:
         """A back end that gets connections as soon as `readyz` (an address) answers 200."""
@@ -69,7 +66,7 @@ class Balancer:
 
     def remove(self, name: str) -> None:
         """Opens no more connections to it; those that are open stay."""
-        self._back_ends[name].failures = FAILURES
+        self._back_ends[name].ready = False
         self._back_ends[name].readyz = ""
 
     def forget(self, name: str) -> None:
@@ -106,12 +103,14 @@ class Balancer:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _ask(self, back_end: _BackEnd) -> None:
+        """One bad answer is enough; none in time changes nothing."""
         try:
-            good = (await self._http.get(back_end.readyz)).status_code == 200
+            ready = (await self._http.get(back_end.readyz)).status_code == 200
+        except httpx.TimeoutException:
+            return
         except httpx.TransportError:
-            good = False
-        if back_end.readyz:
-            back_end.failures = 0 if good else back_end.failures + 1
+            ready = False
+        back_end.ready = ready and bool(back_end.readyz)
 
 
 class _End(asyncio.Protocol):
