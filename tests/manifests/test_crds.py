@@ -74,6 +74,14 @@ SPOILED: dict[Kind, list[Callable[[Manifest], None]]] = {
         _set("spec", "fallback", "behavior", to="hope"),
         _drop("scaleTargetRef"),
     ],
+    ("monitoring.coreos.com/v1", "PrometheusRule"): [
+        _set("spec", "groups", 0, "rules", 0, "expression", to="1"),
+        _set("spec", "groups", 0, "rules", 0, "for", to="soon"),
+    ],
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): [
+        _set("spec", "endpoints", 0, "interval", to="often"),
+        _drop("selector"),
+    ],
     ("monitoring.coreos.com/v1", "PodMonitor"): [_set("spec", "podMetricsEndpoints", 0, "ports", to="metrics")],
 }
 

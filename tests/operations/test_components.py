@@ -1,5 +1,5 @@
-"""The users of deploy/k8s/components/strimzi on a broker that asks who comes: the services need no more than they may,
-and what is not theirs is refused."""
+"""What deploy/k8s/components declare, on a real broker and PostgreSQL: with the users of its manifests the services may
+do all that they need, what is not theirs is refused, and every setting is one that the servers know."""
 
 import asyncio
 import secrets
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
@@ -188,6 +189,22 @@ async def test_nobody_joins_the_group_of_another(broker: SecuredBroker) -> None:
                 await consumer.getmany(timeout_ms=10_000)
     finally:
         await consumer.stop()
+
+
+@pytest.mark.usefixtures("system")
+async def test_kafka_knows_what_is_set(broker: SecuredBroker) -> None:
+    """A misspelt setting is passed over in silence."""
+    [kafka] = of_kind(render_component("strimzi"), "Kafka")
+    async with admin_client(broker.bootstrap) as admin:
+        [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, "1")])
+    known = {entry[0] for _, _, _, _, entries in answer.resources for entry in entries}
+    assert set(kafka["spec"]["kafka"]["config"]) <= known
+
+
+async def test_postgresql_knows_what_is_set(system: System) -> None:
+    known = {name for (name,) in await system.query("rewards", "select name from pg_settings")}
+    for cluster in of_kind(render_component("cnpg"), "Cluster"):
+        assert set(cluster["spec"]["postgresql"]["parameters"]) <= known
 
 
 @pytest.mark.usefixtures("system")
