@@ -1,4 +1,4 @@
-"""`make operations` in short: no request fails, nothing is lost or doubled, every process ends with exit code 0 in time."""
+"""`make operations` in short: no request fails, nothing is lost or doubled, every process ends with 0 in time."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,8 +28,8 @@ async def fleet(pg_server: TestServer) -> AsyncIterator[Fleet]:
 
 
 async def test_upgraded_scaled_and_restarted_under_load(fleet: Fleet, tmp_path: Path) -> None:
-    """One service's workers from the previous version to this one, 1 → 3 → 1, back and forward again; then another one's
-    APIs and ingest restarted one process after the other."""
+    """One service's workers from the previous version to this one, 1 → 3 → 1, back and forward again; then another
+    one's APIs and ingest restarted one process after the other."""
     previous, why_not = None, ""
     try:
         previous = extract(previous_revision(), tmp_path)

@@ -14,8 +14,8 @@ class NoHistoryError(Exception):
 
 
 def previous_revision() -> str:
-    """The parent of the newest commit that added a migration. Raises NoHistoryError."""
-    added = _git("log", "-1", "--diff-filter=A", "--format=%H", "--", f":(glob){MIGRATIONS}").strip()
+    """The commit before the newest one, or the newest merge, that added a migration. Raises NoHistoryError."""
+    added = _git("log", "--first-parent", "-1", "--diff-filter=A", "--format=%H", "--", f":(glob){MIGRATIONS}").strip()
     if not added:
         raise NoHistoryError("no commit of this clone has added a migration")
     return _git("rev-parse", "--verify", "--quiet", f"{added}^1").strip()
