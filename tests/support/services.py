@@ -53,7 +53,7 @@ class System:
 
     async def start(self, services: Iterable[str] = SERVICES) -> None:
         """Broker, databases, then each of `services` in role `all`; returns when all are ready."""
-        self._write_config()
+        self.write_config()
         await self.broker.start()
         for service in services:
             if service in WITH_DATABASE:
@@ -72,7 +72,8 @@ class System:
         await self.broker.close()
 
     async def spawn(self, service: str, role: str = "all", name: str | None = None) -> Child:
-        """Start a process of `service`; a `name` of its own gives it ports of its own."""
+        """Start a process of `service`, e.g. in role "worker --topics views"; a `name` of its own gives it ports of its
+        own."""
         name = name or service
         if name not in self._ports:
             http_port, metrics_port = free_ports(2)
@@ -92,7 +93,7 @@ class System:
             env[f"{prefix}PG_URL"] = self.databases[service]
         if service == "ingest":
             env[f"{prefix}SPOOL"] = str(self.folder / f"{name}-spool")
-        command = [sys.executable, "-m", *self.program, f"services.{service}", role]
+        command = [sys.executable, "-m", *self.program, f"services.{service}", *role.split()]
         self.children[name] = Child.spawn(
             name, command, log=self.folder / f"{name}.log", env=env, cwd=Path(__file__).parents[2]
         )
@@ -191,7 +192,7 @@ class System:
         rows = await self.query(service, "select id from event where account = $1 and source = $2", account, source)
         return Counter(row[0] for row in rows)
 
-    def _write_config(self) -> None:
+    def write_config(self) -> None:
         lines = []
         for name, settings in self._accounts.items():
             lines += [f"[accounts.{name}]", *(f'{key} = "{value}"' for key, value in settings.items())]
