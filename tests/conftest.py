@@ -15,7 +15,7 @@ from tests.support.postgres import TestServer
 def clean_environment() -> Iterator[None]:
     """Settings of the person who runs the tests must not reach them."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("SUPERFAN_")]:
+        for name in [name for name in os.environ if name.startswith(("SUPERFAN_", "OTEL_"))]:
             patch.delenv(name)
         yield
 

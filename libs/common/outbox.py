@@ -95,7 +95,11 @@ class Relay:
         counted_at = 0.0
         while not self._stopping:
             try:
-                moved = await self.publish_some()
+                try:
+                    moved = await self.publish_some()
+                except Exception:
+                    await self._count()  # rows that cannot be published grow old, and must be seen to
+                    raise
                 if time.monotonic() - counted_at > 1:
                     await self._count()
                     counted_at = time.monotonic()

@@ -26,22 +26,13 @@ CaFile = Annotated[Path, AfterValidator(check_ca)]
 PasswordFile = Annotated[Path, AfterValidator(check_password_file)]
 
 
-class ServiceSettings(BaseSettings):
-    """Settings of a service without a database. A subclass sets `env_prefix`."""
+class KafkaSettings(BaseSettings):
+    """With which credentials Kafka is reached."""
 
     model_config = SettingsConfigDict(
         env_prefix="SUPERFAN_", env_ignore_empty=True, populate_by_name=True, extra="ignore", frozen=True
     )
 
-    config: Path = Field(validation_alias="SUPERFAN_CONFIG", description="path of superfan.toml")
-    kafka: str = Field(validation_alias="SUPERFAN_KAFKA", description="Kafka's host:port, several separated by commas")
-    drain_seconds: float = Field(
-        0,
-        ge=0,
-        le=300,
-        validation_alias="SUPERFAN_DRAIN_SECONDS",
-        description="how long a process works on after it was told to stop and has become unready",
-    )
     kafka_ca: CaFile | None = Field(
         None,
         validation_alias="SUPERFAN_KAFKA_CA",
@@ -54,19 +45,6 @@ class ServiceSettings(BaseSettings):
         None,
         validation_alias="SUPERFAN_KAFKA_PASSWORD_FILE",
         description="file of the user's password, read for each new connection",
-    )
-    log_level: LogLevel = Field("info", validation_alias="SUPERFAN_LOG_LEVEL")
-    log_format: LogFormat = Field("json", validation_alias="SUPERFAN_LOG_FORMAT")
-    http_host: str = Field("127.0.0.1", description="address that the API and the metrics port listen on")
-    http_port: Port = Field(8080, description="port of the API")
-    metrics_port: Port = Field(9090, description="port of /livez, /readyz and /metrics")
-    max_in_flight: int = Field(256, ge=1, description="requests handled at once; more are answered 503 at once")
-    rate_per_second: float = Field(
-        1000,
-        gt=0,
-        le=1_000_000,
-        validation_alias="SUPERFAN_RATE_PER_SECOND",
-        description="requests a second of one key that has no rate_per_second of its own, in each process",
     )
 
     @model_validator(mode="after")
@@ -87,6 +65,33 @@ def _check_pg_url(url: str) -> str:
     if not url.startswith("postgresql://"):
         raise ValueError("must look like postgresql://user:password@host:port/database")
     return url
+
+
+class ServiceSettings(KafkaSettings):
+    """Settings of a service without a database. A subclass sets `env_prefix`."""
+
+    config: Path = Field(validation_alias="SUPERFAN_CONFIG", description="path of superfan.toml")
+    kafka: str = Field(validation_alias="SUPERFAN_KAFKA", description="Kafka's host:port, several separated by commas")
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=300,
+        validation_alias="SUPERFAN_DRAIN_SECONDS",
+        description="how long a process works on after it was told to stop and has become unready",
+    )
+    log_level: LogLevel = Field("info", validation_alias="SUPERFAN_LOG_LEVEL")
+    log_format: LogFormat = Field("json", validation_alias="SUPERFAN_LOG_FORMAT")
+    http_host: str = Field("127.0.0.1", description="address that the API and the metrics port listen on")
+    http_port: Port = Field(8080, description="port of the API")
+    metrics_port: Port = Field(9090, description="port of /livez, /readyz and /metrics")
+    max_in_flight: int = Field(256, ge=1, description="requests handled at once; more are answered 503 at once")
+    rate_per_second: float = Field(
+        1000,
+        gt=0,
+        le=1_000_000,
+        validation_alias="SUPERFAN_RATE_PER_SECOND",
+        description="requests a second of one key that has no rate_per_second of its own, in each process",
+    )
 
 
 class DatabaseSettings(ServiceSettings):

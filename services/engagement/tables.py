@@ -126,6 +126,7 @@ message = Table(
     Column("failure", Text),
     Column("variables", JSONB),
     Column("revision", BigInteger, nullable=False),
+    Column("traceparent", Text),
     *lease_columns(),
     Index("ix_message_account_subject_created_at", "account", "subject", "created_at", "message_id"),
     Index("ix_message_held_due_at", "due_at", postgresql_where=text("held and due_at is not null")),

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import orjson
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from libs.common import outbox
 from libs.common.config import UnknownAccountError
@@ -16,8 +18,10 @@ from libs.common.consumer.transaction import OffsetConflictError, WaitForAccount
 from libs.common.db import AsyncSession, Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.kafka import Batch
+from libs.common.tracing import traceparent_of
 from tests.support.folding import CLUSTER, NOW, FakeMessage, Log, empty, rows
 from tests.support.postgres import TestServer
+from tests.support.spans import spans_kept
 
 
 def follow(
@@ -189,6 +193,25 @@ async def test_bytes_that_are_no_event_are_set_aside(sessions: Sessions) -> None
     await log.apply([b"\xff\xfe", follow("a"), b'{"type":"nonsense"}', b""])
     assert recorder.seen == ["a"]
     assert await rows(sessions, "dead_letter", "value") == [(b"",), (b"\xff\xfe",), (b'{"type":"nonsense"}',)]
+
+
+async def test_what_became_of_a_traced_event_is_told_in_its_trace(sessions: Sessions) -> None:
+    traces = {name: f"00-{number:032x}-{'b' * 16}-01" for number, name in enumerate(("new", "bad"), 1)}
+    log = Log("profile", sessions, Recorder([], poison=frozenset({"bad"}), publish=True), lambda _: True)
+    with spans_kept() as sent, capture_logs() as logs:
+        events = [follow("untraced"), *(follow(name, traceparent=trace) for name, trace in traces.items())]
+        await log.apply(events)
+        await log.apply([follow("new", traceparent=traces["new"])])
+    spans = sent.get_finished_spans()
+    found = {(span.get_span_context().trace_id, dict(span.attributes or {})["superfan.outcome"]) for span in spans}  # type: ignore[union-attr]
+    assert found == {(1, "applied"), (2, "dead_letter"), (1, "repeat")}
+    published = [orjson.loads(value) for (value,) in await rows(sessions, "outbox", "value")]
+    assert {event["id"]: event.get("traceparent") for event in published} == {
+        "untraced": None,
+        "new": next(traceparent_of(span) for span in spans if "applied" in span.to_json()),  # type: ignore[arg-type]
+    }
+    [entry] = [entry for entry in logs if entry["event"] == "an event went to the dead letters"]
+    assert entry["trace_id"] == f"{2:032x}"
 
 
 async def test_what_was_published_by_a_bad_event_is_undone(sessions: Sessions) -> None:

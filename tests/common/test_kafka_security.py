@@ -1,6 +1,9 @@
 """Kafka as production has it: TLS, users with passwords that change, and ACLs; on a real broker."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -9,9 +12,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from libs.common import outbox
 from libs.common.consumer import Applier, Worker
 from libs.common.consumer.offsets import StoredPositions
-from libs.common.db import AsyncSession, Sessions
+from libs.common.db import AsyncSession, Sessions, make_engine, make_sessions
 from libs.common.events import TOPICS, AnyEvent, new_event
 from libs.common.kafka import (
     Consumer,
@@ -24,18 +28,23 @@ from libs.common.kafka import (
     end_offsets,
     tail,
 )
+from libs.common.migrate import upgrade
 from libs.common.outbox import Relay
 from tests.support.postgres import TestServer
 from tests.support.secured_kafka import Acl, SecuredBroker
+from tests.support.services import System
 from tests.support.waiting import until
 
+ROOT = Path(__file__).parents[2]
 FOLLOWS, TRAITS = "superfan.follows", "superfan.traits"
 FAN, GATE, ADMIN = "kafka-fan", "kafka-gate", "kafka-admin"
 ACLS = [
     Acl(GATE, "topic", FOLLOWS, "Write"),
     Acl(GATE, "topic", TRAITS, "Write"),
     Acl(FAN, "topic", FOLLOWS, "Read"),
+    Acl(FAN, "topic", FOLLOWS, "Write"),
     Acl(FAN, "group", "superfan.fan-", "Read", "prefix"),
+    Acl(FAN, "group", "superfan.profile.follows", "Read"),
     Acl(ADMIN, "topic", "superfan.", "Describe", "prefix"),
     Acl(ADMIN, "topic", "superfan.", "Read", "prefix"),
 ]
@@ -116,9 +125,18 @@ async def test_topics_can_be_looked_after_and_read_over_tls_with_a_password(
         async for message in tail(broker.secured, [FOLLOWS], from_start=True, security=security):
             if message.value == sent.to_json():
                 break
-    # Brokers must not be readable in passing by anyone who leaves security out.
     with pytest.raises(KafkaError):
         await cluster_id(broker.secured)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "libs.cli.main", "topics", "apply"],
+        env={**os.environ, **broker.env(ADMIN)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "all topics are there\n"), done.stderr
 
 
 async def test_who_cannot_be_trusted_is_refused_and_the_reason_is_told(broker: SecuredBroker, tmp_path: Path) -> None:
@@ -146,6 +164,9 @@ async def test_who_cannot_be_trusted_is_refused_and_the_reason_is_told(broker: S
             assert outcome is not None
         finally:
             await producer.stop()
+        with pytest.raises(KafkaError) as raised:
+            await cluster_id(bootstrap, security=security)
+        assert reason in str(raised.value)
         positions = StoredPositions("refused", None)  # type: ignore[arg-type]
         consumer = Consumer(
             bootstrap, "refused", FOLLOWS, client_id="refused", positions=positions, drain=no_work, security=security
@@ -228,3 +249,35 @@ async def test_new_passwords_and_certificates_are_taken_up_without_a_restart(
         assert fan.worker.stuck() is None
     finally:
         await fan.worker.stop()
+
+
+async def test_a_process_of_one_topic_with_settings_from_its_environment(
+    broker: SecuredBroker, pg_server: TestServer
+) -> None:
+    """Its ACLs allow that topic alone. It does all else that a worker does: the event comes out of its own outbox."""
+    system = System(pg_server, {"demo": {}}, broker)
+    system.write_config()
+    system.service_env["profile"] = broker.env(FAN)
+    system.databases["profile"] = url = await pg_server.create_database()
+    await upgrade(url, "profile")
+    sent = event("follow")
+    engine = make_engine(url, 1)
+    async with make_sessions(engine)() as session, session.begin():
+        await outbox.add(session, [sent])
+    await engine.dispose()
+    worker = await system.spawn("profile", "worker --topics follows")
+    try:
+        await system.wait_ready(["profile"])
+        async with asyncio.timeout(60):
+            while sent.id not in await system.event_ids("profile", "demo", "/t"):
+                await asyncio.sleep(0.1)
+        metrics = (await system.http.get(f"{system.metrics_url('profile')}/metrics")).text
+        assert 'service="profile",topic="superfan.follows"' in metrics
+        assert 'topic="superfan.views"' not in metrics
+        assert worker.popen is not None
+        worker.popen.terminate()
+        assert await asyncio.to_thread(worker.popen.wait, 60) == 0
+    finally:
+        await worker.kill()
+        await system.http.aclose()
+        await pg_server.drop_database(url)

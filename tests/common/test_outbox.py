@@ -77,9 +77,14 @@ async def test_a_dead_broker_keeps_the_rows(sessions: Sessions, producer: Produc
         with pytest.raises(Exception, match=r"."):
             await relay.publish_some()
         assert len(await rows(sessions, "outbox", "id")) == 3
+        waiting = outbox.OUTBOX_ROWS.labels("profile")
+        waiting.set(0)
+        await relay.start()
+        async with asyncio.timeout(40):
+            while waiting._value.get() != 3:  # told although nothing can be published
+                await asyncio.sleep(0.1)
     finally:
         await kafka.start()
-    await relay.start()
     async with asyncio.timeout(40):
         while await rows(sessions, "outbox", "id"):
             await asyncio.sleep(0.1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fastapi import APIRouter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON
 from structlog.testing import capture_logs
 
 from libs.common import tracing
@@ -20,6 +20,7 @@ from libs.common.events import AnyEvent, new_event
 from libs.common.telemetry import current_traceparent, valid_traceparent
 from libs.common.tracing import Tracer, is_sampled, traceparent_of
 from tests.support.folding import NOW, FakeMessage
+from tests.support.spans import make_tracer, spans_kept
 from tests.support.web import client, make_app
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -29,17 +30,8 @@ UNSAMPLED = SAMPLED[:-2] + "00"
 
 @pytest.fixture
 def sent() -> Iterator[InMemorySpanExporter]:
-    """What is sent by a tracer that samples as the SDK does by default."""
-    exporter = InMemorySpanExporter()
-    tracing.tracer = make_tracer(exporter)
-    yield exporter
-    tracing.tracer = None
-
-
-def make_tracer(exporter: InMemorySpanExporter, sampler: Sampler = DEFAULT_ON) -> Tracer:
-    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return Tracer("test", provider)
+    with spans_kept() as exporter:
+        yield exporter
 
 
 def attributes(span: ReadableSpan) -> dict[str, object]:

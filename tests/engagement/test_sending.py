@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 import orjson
 import pytest
+from opentelemetry.trace import NonRecordingSpan
 from sqlalchemy import text
 from standardwebhooks.webhooks import Webhook
 
 from libs.common.config import Channel
 from libs.common.db import AsyncEngine, Sessions
 from libs.common.outbox import Relay
+from libs.common.tracing import traceparent_of
 from services.engagement.domain.journeys import journey_of
 from services.engagement.jobs import delivery
 from services.engagement.jobs.delivery import ForbiddenAddressError, Poster, find_address, is_allowed
@@ -26,11 +28,13 @@ from services.engagement.usecases.sending import LEASE, Answer, begin, claim_for
 from tests.engagement.provider import Manner, Provider
 from tests.engagement.support import CHANNEL_SECRET, definition, event, make_log, notices, wake, with_channels
 from tests.support.folding import NOW, rows
+from tests.support.spans import spans_kept
 from tests.support.waiting import until
 from tests.support.web import config_file
 
 Step = Literal["intent", "claimed", "sending", "call", "answer"]
 MINUTE = timedelta(minutes=1)
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
 @asynccontextmanager
@@ -55,7 +59,9 @@ async def welcome(sessions: Sessions, channel: Channel, *people: str, now: datet
     async with sessions() as session, session.begin():
         await add_version(session, "demo", journey_of("welcome", 2, "live", body, now, "test"))
     log = make_log(sessions, with_channels(channel))
-    await log.apply([event(f"f{person}", MINUTE, subject=person, now=now) for person in people], now=now)
+    await log.apply(
+        [event(f"f{person}", MINUTE, subject=person, now=now, traceparent=TRACE) for person in people], now=now
+    )
 
 
 async def send(sessions: Sessions, poster: Poster, now: datetime, *, dies_after: Step | None = None) -> Answer | None:
@@ -70,7 +76,7 @@ async def send(sessions: Sessions, poster: Poster, now: datetime, *, dies_after:
         body = await begin(session, claimed[0], poster.channel, now)
     if dies_after == "sending" or body is None:
         return None
-    answer = await poster.post(claimed[0].row.message_id, body, datetime.now(UTC))
+    answer = await poster.post(claimed[0].row.message_id, body, datetime.now(UTC), claimed[0].row.traceparent)
     if dies_after == "answer":
         return answer
     async with sessions() as session, session.begin():
@@ -310,6 +316,30 @@ def test_the_breaker_pauses_longer_and_longer_and_closes_at_the_first_good_call(
 def test_where_messages_may_go(address: str, public: bool, own_network: bool) -> None:
     assert is_allowed(address, allow_private=False) == public
     assert is_allowed(address, allow_private=True) == own_network
+
+
+async def test_a_message_is_sent_within_the_trace_that_led_to_it(sessions: Sessions, provider: Provider) -> None:
+    channel = provider.channel()
+    await welcome(sessions, channel, "douyin:u1", "douyin:u2")
+    async with posting(channel) as poster:
+        await send(sessions, poster, NOW)
+        provider.manner = "refuse"
+        with spans_kept() as sent:
+            await send(sessions, poster, NOW)
+    [plain, traced] = [headers["traceparent"] for headers, _ in provider.got]
+    assert plain == TRACE
+    [span] = sent.get_finished_spans()
+    assert traceparent_of(span) == traced  # type: ignore[arg-type]
+    assert span.parent is not None
+    assert traceparent_of(NonRecordingSpan(span.parent)) == TRACE
+    assert span.attributes == {
+        "http.request.method": "POST",
+        "server.address": "127.0.0.1",
+        "server.port": provider.port,
+        "superfan.channel": "gateway",
+        "error.type": "failed",
+    }
+    assert [notice["traceparent"] for notice in await notices(sessions)] == [TRACE]
 
 
 async def test_a_name_of_a_forbidden_address_is_not_called(provider: Provider) -> None:

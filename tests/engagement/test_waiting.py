@@ -113,7 +113,9 @@ async def test_after_the_gap_an_in_app_message_is_delivered_in_the_same_transact
     api: httpx.AsyncClient, sessions: Sessions, log: Log
 ) -> None:
     await log.apply([event("a", HOUR)])
-    await log.apply([segment()])
+    cause = segment()
+    cause.traceparent = f"00-{'a' * 32}-{'b' * 16}-00"
+    await log.apply([cause])
     assert await wake(sessions, NOW + 4 * HOUR - timedelta(microseconds=1)) == 0
     assert await wake(sessions, NOW + 4 * HOUR) == 1
     assert await wake(sessions, NOW + 9 * HOUR) == 0
@@ -125,6 +127,7 @@ async def test_after_the_gap_an_in_app_message_is_delivered_in_the_same_transact
     last = (await notices(sessions))[-1]
     assert (last["type"], last["data"]["state"], last["data"]["journey"]) == ("message.sent", "sent", "reactivation")
     assert last["data"]["revision"] == 2
+    assert last["traceparent"] == cause.traceparent
 
 
 async def test_a_worker_that_lost_its_lease_writes_nothing(sessions: Sessions, log: Log) -> None:

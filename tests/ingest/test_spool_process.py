@@ -220,7 +220,7 @@ async def test_a_stopped_ingest_answers_while_it_drains_and_leaves_nothing_on_it
     ingest: Ingest, kafka: TestBroker, published: Published
 ) -> None:
     """The pod may be scaled away, and its volume with it."""
-    ingest.env |= {"SUPERFAN_INGEST_DRAIN_RATE": "1", "SUPERFAN_DRAIN_SECONDS": "4"}
+    ingest.env |= {"SUPERFAN_INGEST_DRAIN_RATE": "1", "SUPERFAN_DRAIN_SECONDS": "3"}
     await ingest.start()
     kafka.freeze()
     try:

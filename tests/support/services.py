@@ -80,7 +80,8 @@ class System:
         await self.broker.close()
 
     async def spawn(self, service: str, role: str = "all", name: str | None = None) -> Child:
-        """Start a process of `service`; a `name` of its own gives it ports of its own."""
+        """Start a process of `service`, e.g. in role "worker --topics views"; a `name` of its own gives it ports of its
+        own."""
         name = name or service
         if name not in self._ports:
             http_port, metrics_port = free_ports(2)
@@ -90,7 +91,7 @@ class System:
         env[f"{prefix}HTTP_PORT"], env[f"{prefix}METRICS_PORT"] = map(str, self._ports[name])
         if service == "ingest":
             env[f"{prefix}SPOOL"] = str(self.folder / f"{name}-spool")
-        command = [sys.executable, "-m", *self.program, f"services.{service}", role]
+        command = [sys.executable, "-m", *self.program, f"services.{service}", *role.split()]
         self.children[name] = Child.spawn(name, command, log=self.folder / f"{name}.log", env=env, cwd=self.tree)
         return self.children[name]
 

@@ -15,8 +15,8 @@ OLD_SECONDS = 60
 
 @dataclass(frozen=True)
 class ServiceState:
-    """`unwell`: reasons by check, of liveness and readiness; `notices`: what it tells besides. `problem`: why nothing could be read. `spool`: figures of
-    ingest's spool by metric; empty for others."""
+    """`unwell`: reasons by check, of liveness and readiness; `notices`: what it tells besides. `problem`: why nothing
+    could be read. `spool`: figures of ingest's spool by metric; empty for others."""
 
     name: str
     problem: str = ""

@@ -196,10 +196,12 @@ def migrate(data: Path | None) -> None:
 def topics_apply(data: Path | None, kafka: str | None) -> None:
     """Creates the declared topics that are missing."""
     from libs.common.kafka import apply_topics
+    from libs.common.settings import KafkaSettings, load_settings
 
     bootstrap = kafka or os.environ.get("SUPERFAN_KAFKA") or str(Folder(data_folder(data)).read_run()["kafka"])
+    security = load_settings(KafkaSettings).security
     try:
-        created = asyncio.run(apply_topics(bootstrap))
+        created = asyncio.run(apply_topics(bootstrap, security=security))
     except Exception as error:
         raise LaunchError(f"topics could not be made on Kafka at {bootstrap}: {error!r}") from None
     typer.echo("\n".join(created) if created else "all topics are there")

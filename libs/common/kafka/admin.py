@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from libs.common.events import TOPICS, Topic
 from libs.common.kafka.deadline import within
-from libs.common.kafka.security import PLAIN, Security
+from libs.common.kafka.security import PLAIN, Security, refusal
 
 TOPIC_ALREADY_EXISTS = 36
 
@@ -26,7 +26,10 @@ async def admin_client(bootstrap: str, security: Security = PLAIN) -> AsyncItera
         bootstrap_servers=bootstrap, client_id="superfan-admin", request_timeout_ms=15_000, **security.options()
     )
     try:
-        await admin.start()
+        try:
+            await admin.start()
+        except KafkaConnectionError as error:
+            raise KafkaConnectionError(await refusal(bootstrap, security) or error) from error
         yield admin
     finally:
         await admin.close()

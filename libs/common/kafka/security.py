@@ -65,11 +65,14 @@ def is_forbidden(error: BaseException) -> bool:
 
 
 async def refusal(bootstrap: str, security: Security) -> str | None:
-    """Why none of the brokers at `bootstrap` lets us in, in words, found out by trying; None when one does.
+    """Why none of the brokers at `bootstrap` lets us in, in words, found out by trying; None when one does,
+    or when nothing can be refused.
 
     aiokafka says only that it cannot bootstrap.
     """
     found = None
+    if security == PLAIN:
+        return None
     for host, port, _ in collect_hosts(bootstrap):
         try:
             connection = await within(5, create_conn(host, port, request_timeout_ms=4000, **security.options()))

@@ -11,6 +11,7 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
+from libs.common import tracing
 from libs.common.config import Channel
 from services.engagement.usecases.sending import Answer
 
@@ -70,8 +71,23 @@ class Poster:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def post(self, message_id: str, body: bytes, now: datetime) -> Answer:
+    async def post(self, message_id: str, body: bytes, now: datetime, traceparent: str | None = None) -> Answer:
         """Send `body` under `message_id`, and tell how it ended. Never raises but for cancellation."""
+        if tracing.tracer is None:
+            return await self._post(message_id, body, now, traceparent)
+        attributes: tracing.Attributes = {
+            "http.request.method": "POST",
+            "server.address": self._url.host,
+            "server.port": self._port,
+            "superfan.channel": self.channel.id,
+        }
+        with tracing.tracer.span("POST", "client", traceparent, attributes) as span:
+            answer = await self._post(message_id, body, now, tracing.traceparent_of(span))
+            if answer.outcome != "sent":
+                tracing.tracer.fail(span, answer.outcome)
+            return answer
+
+    async def _post(self, message_id: str, body: bytes, now: datetime, traceparent: str | None) -> Answer:
         import httpx
 
         try:
@@ -80,7 +96,10 @@ class Poster:
         except (ForbiddenAddressError, OSError, UnicodeError) as error:  # a time-out is an OSError
             return Answer("failed", f"{type(error).__name__}: {error}"[:300])
         try:
-            async with asyncio.timeout(WHOLE_SECONDS), self._stream(address, message_id, body, now) as response:
+            async with (
+                asyncio.timeout(WHOLE_SECONDS),
+                self._stream(address, message_id, body, now, traceparent) as response,
+            ):
                 status = response.status_code
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return Answer("failed", f"{type(error).__name__}: {error}"[:300])
@@ -92,7 +111,7 @@ class Poster:
     def _port(self) -> int:
         return self._url.port or (443 if self._url.scheme == "https" else 80)
 
-    def _stream(self, address: str, message_id: str, body: bytes, now: datetime) -> Any:
+    def _stream(self, address: str, message_id: str, body: bytes, now: datetime, traceparent: str | None) -> Any:
         """To the address that was checked, whatever the name says a moment later; TLS still checks the name."""
         headers = {
             "Host": self._url.netloc.decode(),
@@ -102,6 +121,8 @@ class Poster:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": " ".join(signer.sign(message_id, now, body.decode()) for signer in self._signers),
         }
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         return self._client.stream(
             "POST",
             self._url.copy_with(host=address),

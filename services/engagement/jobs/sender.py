@@ -140,7 +140,7 @@ class Sender:
             body = await sending.begin(session, claimed, poster.channel, now)
         if body is None:
             return
-        answer = await poster.post(claimed.row.message_id, body, now)
+        answer = await poster.post(claimed.row.message_id, body, now, claimed.row.traceparent)
         breaker.note(well=answer.outcome == "sent")
         CALLS.labels(SERVICE, poster.channel.id, answer.outcome).inc()
         async with self._sessions() as session, session.begin():

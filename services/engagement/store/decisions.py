@@ -117,20 +117,21 @@ async def add_messages(session: AsyncSession, decisions: Sequence[Decision], now
         text(
             "insert into message (account, user_id, message_id, journey, step, journey_version, subject, channel, kind,"
             " purpose, run, entity, turns, state, held, created_at, let_through_at, expires_at, sent_at, variables,"
-            " revision, due_at)"
+            " revision, traceparent, due_at)"
             " select account, user_id, message_id, journey, step, version, subject, channel, kind, purpose, run,"
             " entity, 1, case when delivered then 'sent' else 'planned' end, not passed, :now,"
             " case when passed then cast(:now as timestamptz) end, expires_at,"
             " case when delivered then cast(:now as timestamptz) end, cast(variables as jsonb), revision,"
+            " traceparent,"
             " case when not delivered then coalesce(until, :now) end"
             " from unnest(cast(:account as text[]), cast(:user_id as text[]), cast(:message_id as text[]),"
             " cast(:journey as text[]), cast(:step as text[]), cast(:version as integer[]), cast(:subject as text[]),"
             " cast(:channel as text[]), cast(:kind as text[]), cast(:purpose as text[]), cast(:run as text[]),"
             " cast(:entity as text[]), cast(:delivered as boolean[]), cast(:passed as boolean[]),"
             " cast(:expires_at as timestamptz[]), cast(:variables as text[]), cast(:revision as bigint[]),"
-            " cast(:until as timestamptz[]))"
+            " cast(:traceparent as text[]), cast(:until as timestamptz[]))"
             " as n(account, user_id, message_id, journey, step, version, subject, channel, kind, purpose, run, entity,"
-            " delivered, passed, expires_at, variables, revision, until)"
+            " delivered, passed, expires_at, variables, revision, traceparent, until)"
         ),
         {
             "now": now,
@@ -151,6 +152,7 @@ async def add_messages(session: AsyncSession, decisions: Sequence[Decision], now
             "expires_at": [row.expires_at for row in rows],
             "variables": [_variables(row) for row in rows],
             "revision": [row.revision for row in rows],
+            "traceparent": [row.event.traceparent if row.event else None for row in rows],
             "until": [row.until for row in rows],
         },
     )

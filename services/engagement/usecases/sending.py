@@ -169,6 +169,7 @@ async def _end(
         reason=None if reached else "expired" if state == "expired" else "template",
         state=state,
         now=now,
+        traceparent=row.traceparent,
     )
     await outbox.add(session, [notice])
     after_commit(session, MESSAGES.labels(SERVICE, row.kind, state).inc)

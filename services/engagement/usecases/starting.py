@@ -66,7 +66,8 @@ async def handle_events(session: AsyncSession, events: list[AnyEvent], now: date
     )
     await decisions_store.add_messages(session, decisions, now)
     await decisions_store.add_decisions(session, decisions, now)
-    await outbox.add(session, notices(decisions, now))
+    told = [(decision, decision.event.traceparent if decision.event else None) for decision in decisions]
+    await outbox.add(session, notices(told, now))
     count_when_committed(session, decisions)
 
 

@@ -1,7 +1,7 @@
 """What others are told of decisions and of what became of messages, and the counters of both."""
 
 from collections import Counter as Count
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from prometheus_client import Counter
@@ -22,13 +22,13 @@ DECISIONS = Counter(
 )
 
 
-def notices(decisions: Sequence[Decision], now: datetime) -> list[AnyEvent]:
-    """What is told of decisions: that an in-app message was sent, or that one was skipped. What is held is not told,
-    and a message of another channel when its call has ended."""
-    return [notice for decision in decisions if (notice := _notice(decision, now))]
+def notices(decisions: Iterable[tuple[Decision, str | None]], now: datetime) -> list[AnyEvent]:
+    """What is told of decisions, each within its trace: that an in-app message was sent, or that one was skipped. What
+    is held is not told, and a message of another channel when its call has ended."""
+    return [notice for decision, traceparent in decisions if (notice := _notice(decision, traceparent, now))]
 
 
-def _notice(decision: Decision, now: datetime) -> AnyEvent | None:
+def _notice(decision: Decision, traceparent: str | None, now: datetime) -> AnyEvent | None:
     journey, event = decision.journey, decision.event
     if decision.outcome == "held" or (decision.outcome == "sent" and journey.channel != IN_APP):
         return None
@@ -51,7 +51,7 @@ def _notice(decision: Decision, now: datetime) -> AnyEvent | None:
         state=state,
         now=now,
         platform=event.platform if event else None,
-        traceparent=event.traceparent if event else None,
+        traceparent=traceparent,
     )
 
 

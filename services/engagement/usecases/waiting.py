@@ -86,9 +86,8 @@ async def _write(session: AsyncSession, decided: Sequence[tuple[Claimed, Decisio
     await decisions_store.add_later_decisions(
         session, [(decision, bytes.fromhex(claim.row.run.rpartition(":")[2])) for claim, decision in told], now
     )
-    made = [decision for _, decision in told]
-    await outbox.add(session, notices(made, now))
-    count_when_committed(session, made)
+    await outbox.add(session, notices([(decision, claim.row.traceparent) for claim, decision in told], now))
+    count_when_committed(session, [decision for _, decision in told])
 
 
 def _is_news(claim: Claimed, decision: Decision) -> bool:

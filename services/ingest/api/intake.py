@@ -105,11 +105,11 @@ def _with_time(item: Any) -> Any:
 async def publish(request: Request, verdicts: Sequence[Verdict]) -> None:
     """Returns when the good events are stored. Raises Problem 503."""
     try:
-        if tracing.tracer is None:
+        if tracing.tracer is None or not tracing.is_sampled(traceparent := current_traceparent()):
             await usecases.publish(request.app.state.stores, verdicts)
         else:
             attributes = {"superfan.events": len(verdicts)}
-            with tracing.tracer.span("store events", "producer", current_traceparent(), attributes) as span:
+            with tracing.tracer.span("store events", "producer", traceparent, attributes) as span:
                 span.set_attribute("superfan.store", await usecases.publish(request.app.state.stores, verdicts))
     except NotStoredError:
         again = "Send the same request again: what is stored already counts once."
