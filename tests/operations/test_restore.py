@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from libs.common.consumer.worker import group_of
@@ -27,7 +28,8 @@ FACTS = {
     "rewards": ("sign_in_day", "order_state", "refund_state"),
 }
 ALSO = {
-    "profile": "select account, family, entity, type, since, data - '{revision,initial,reason}'::text[] from notice_state",
+    "profile": "select account, family, entity, type, since, data - '{revision,initial,reason}'::text[]"
+    " from notice_state",
     "segmentation": "select account, user_id, first_day, last_day, returned_day, state, since, flips_on, null, null"
     " from lifecycle_state union all select account, user_id, null, null, null, state, since, null, null, null"
     " from ladder_state",
