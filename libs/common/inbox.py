@@ -3,7 +3,7 @@
 Written by the consumer's transaction and by HTTP writes that are events themselves (a sign-in): both ways count once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -82,6 +82,17 @@ async def insert_new(session: AsyncSession, events: Sequence[AnyEvent], keep: Ke
         session, ((event.account, event.subject) for event in new if event.subject and not is_content(event.subject))
     )
     return Arrived(new, len(events) - len(new) - conflicting, conflicting)
+
+
+def mark_again(session: AsyncSession, digests: Set[bytes]) -> None:
+    """Say that the events of these digests were applied before the database went back to an older state."""
+    session.info["again"] = digests
+
+
+def applied_before(session: AsyncSession) -> Set[bytes]:
+    """Digests of events that this service had applied before its database went back to an older state."""
+    marked: Set[bytes] = session.info.get("again", frozenset())
+    return marked
 
 
 def is_content(subject: str) -> bool:

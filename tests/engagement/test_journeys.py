@@ -44,6 +44,18 @@ async def test_who_becomes_dormant_or_lost_is_messaged_once_a_time(sessions: Ses
     assert await rows(sessions, "segment_notice", "revision, segment") == [(4, "lifecycle.lost")]
 
 
+async def test_what_is_told_once_more_messages_nobody(sessions: Sessions, log: Log) -> None:
+    """As a segmentation does that was restored from a backup: a higher revision, and nothing new."""
+    await log.apply([segment(revision=2)])
+    await log.apply([segment(revision=1_000)])
+    assert len(await decided(sessions)) == 1
+    await log.apply([segment(revision=1_001, type="segment.left")])
+    await log.apply([segment(revision=1_002)])
+    await log.apply([segment(revision=2_000)])
+    assert len(await decided(sessions)) == 2
+    assert await rows(sessions, "segment_notice", "revision, segment") == [(2_000, "lifecycle.dormant")]
+
+
 async def test_an_import_and_a_first_placement_message_nobody(sessions: Sessions, log: Log) -> None:
     """Ten imported fans follow and are placed; nobody gets a word, and each decision says why."""
     people = [f"douyin:u{number}" for number in range(10)]

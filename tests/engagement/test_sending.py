@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -52,16 +53,15 @@ async def provider() -> AsyncIterator[Provider]:
     await made.stop()
 
 
-async def welcome(sessions: Sessions, channel: Channel, *people: str, now: datetime = NOW) -> None:
+async def welcome(sessions: Sessions, channel: Channel, *people: str, now: datetime = NOW, again: bool = False) -> None:
     """The welcome goes by `channel` from now on; these people follow."""
     body = definition(trigger="follow", segment=None, channel=channel.id, purpose="service", entry="once")
     body["quiet_hours"], body["max_age_seconds"] = "wait", 24 * 3600
     async with sessions() as session, session.begin():
         await add_version(session, "demo", journey_of("welcome", 2, "live", body, now, "test"))
     log = make_log(sessions, with_channels(channel))
-    await log.apply(
-        [event(f"f{person}", MINUTE, subject=person, now=now, traceparent=TRACE) for person in people], now=now
-    )
+    follows = [event(f"f{person}", MINUTE, subject=person, now=now, traceparent=TRACE) for person in people]
+    await log.apply(follows, now=now, again=again)
 
 
 async def send(sessions: Sessions, poster: Poster, now: datetime, *, dies_after: Step | None = None) -> Answer | None:
@@ -126,6 +126,23 @@ async def test_a_message_is_posted_signed_and_told_once_it_has_arrived(sessions:
     assert data["texts"]["en"] == {"title": "Come back", "body": "Have a look"}
     assert await state(sessions) == ("sent", False, NOW, None, None)
     assert await told(sessions) == [("message.sent", "sent", 2)]
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_restored_database_sends_nothing_twice(
+    sessions: Sessions, provider: Provider, idempotent: bool
+) -> None:
+    """What was decided after the backup is decided again; whether it was sent is known to nobody."""
+    channel = replace(provider.channel(), idempotent=idempotent)
+    await welcome(sessions, channel, "douyin:u1", again=True)
+    async with posting(channel) as poster:
+        answer = await send(sessions, poster, NOW)
+    assert answer == (Answer("sent") if idempotent else None)
+    assert len(provider.got) == idempotent
+    expected = ("sent", False, NOW) if idempotent else ("unknown", False, None)
+    assert await state(sessions) == (*expected, None, None)
+    ((decision,),) = await rows(sessions, "decision", "outcome")
+    assert decision == "sent"
 
 
 @pytest.mark.parametrize("idempotent", [True, False])

@@ -1,5 +1,6 @@
 """Events of fans, and what segmentation has told about them."""
 
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,12 @@ DATA: dict[str, dict[str, Any]] = {
     "comment": {"comment_id": "m1"},
 }
 
-LIFECYCLE_MOVES = "membership_change where layering = 'lifecycle'"
+LIFECYCLE_MOVES = (
+    "(select account, user_id, 2 * row_number() over (partition by account, user_id order by revision) - 1 as revision,"
+    " segment_from, segment_to, reason, initial, since, decided_at from membership_change where layering = 'lifecycle')"
+    " moves"
+)
+"""With ranks in place of revisions, as `notices` has them: everybody's first move is one notice, each later one two."""
 
 
 def event(
@@ -107,10 +113,18 @@ async def link(sessions: Sessions, account: str, user_id: str, *subjects: str) -
 
 
 async def notices(sessions: Sessions, user_id: str | None = None, layering: str = "lifecycle") -> list[dict[str, Any]]:
-    """The events about a layering in the outbox, in the order in which they were added."""
+    """The events about a layering in the outbox, in the order in which they were added, in which the revisions of an
+    entity must rise; in their place stand their ranks: 1, 2, …"""
     async with sessions() as session:
         values = (await session.execute(text("select value from outbox order by id"))).scalars()
         found = [orjson.loads(value) for value in values]
+    revisions: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for notice in found:
+        of_entity = revisions[notice["account"], notice["data"]["entity"]]
+        of_entity.append(notice["data"]["revision"])
+        assert of_entity == sorted(set(of_entity)), notice
+        assert notice["id"] == f"{notice['data']['entity']}/{of_entity[-1]}"
+        notice["data"]["revision"] = len(of_entity)
     return [
         notice
         for notice in found

@@ -5,6 +5,7 @@ from datetime import timedelta
 from libs.common.db import Sessions
 from libs.common.events import parse_event
 from libs.common.identity import user_id_of
+from libs.common.revisions import next_revision
 from tests.segmentation.support import LIFECYCLE_MOVES, event, link, notices, told, utc
 from tests.support.folding import NOW, Log, rows
 
@@ -27,7 +28,7 @@ async def test_the_first_placement(sessions: Sessions, log: Log) -> None:
     assert (notice["type"], notice["source"], notice["id"]) == (
         "segment.entered",
         "/segmentation",
-        f"{U1}/lifecycle/1",
+        f"{U1}/lifecycle/{next_revision(0, NOW)}",
     )
     assert (notice["subject"], notice["account"], notice["traceparent"]) == ("douyin:u1", "demo", TRACE)
     assert notice["time"] == "2026-06-15T12:00:00Z"

@@ -45,10 +45,17 @@ class Log:
         self._next: dict[tuple[str, int], int] = defaultdict(int)
 
     async def apply(
-        self, events: Sequence[AnyEvent | bytes], *, partition: int = 0, now: datetime = NOW, patient: bool = False
+        self,
+        events: Sequence[AnyEvent | bytes],
+        *,
+        partition: int = 0,
+        now: datetime = NOW,
+        patient: bool = False,
+        again: bool = False,
     ) -> None:
         """One batch a topic among `events` (raw bytes go to superfan.follows), in the order given. `patient`: what may
-        succeed later is tried again, as a worker does."""
+        succeed later is tried again, as a worker does. `again`: the group had applied them already, with a database
+        that has since gone back to an older state."""
         by_topic: dict[str, list[bytes]] = defaultdict(list)
         for event in events:
             raw = isinstance(event, bytes)
@@ -59,7 +66,8 @@ class Log:
                 await self._positions.reset(CLUSTER, {(topic, partition): 0})
             messages = [FakeMessage(topic, partition, at + n, value) for n, value in enumerate(values)]
             self._next[topic, partition] = at + len(values)
-            batch = Batch(topic, partition, at, at + len(values), messages)
+            end = at + len(values)
+            batch = Batch(topic, partition, at, end, messages, end if again else 0)
             while True:
                 try:
                     await self._applier.apply(CLUSTER, [batch], now)

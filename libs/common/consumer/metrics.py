@@ -24,6 +24,11 @@ OFFSET_CONFLICTS = Counter(
 OFFSET_RESETS = Counter(
     "superfan_offset_resets_total", "Partitions begun at the earliest record: no known position", ["service", "topic"]
 )
+RECORDS_AGAIN = Counter(
+    "superfan_records_again_total",
+    "Records applied once more, because the database was older than what the group had applied",
+    ["service", "topic"],
+)
 RECORDS_EXPIRED = Counter(
     "superfan_records_expired_total", "Records that retention removed before they were read", ["service", "topic"]
 )

@@ -47,6 +47,8 @@ class OffsetConflictError(Exception):
 class _Item(NamedTuple):
     record: Message
     event: AnyEvent
+    again: bool
+    """Applied before, by a database that has since gone back to an older state."""
 
 
 class Applier:
@@ -67,7 +69,7 @@ class Applier:
     async def apply(self, cluster_id: str, batches: Sequence[Batch], now: datetime) -> bool:
         """Commit the offsets and effects of `batches`, one a partition, in one transaction; returns whether derived
         events were added to the outbox."""
-        items, letters = _decode([record for batch in batches for record in batch.records])
+        items, letters = _decode(batches)
         spans = None if tracing.tracer is None else tracing.tracer.begin_events(items)
         try:
             return await self._transaction(cluster_id, batches, items, letters, now, spans, bisect=False)
@@ -96,7 +98,7 @@ class Applier:
                 await identity.lock_for(session, [item.event for item in items])
                 counts = await self._bisect(session, items, letters, now)
             else:
-                counts = [await self.fold(session, [item.event for item in items], now)]
+                counts = [await self._fold(session, items, now)]
             stopped = None
             if letters:
                 await dead_letters.add(session, cluster_id, letters, now)
@@ -128,6 +130,10 @@ class Applier:
         EVENTS_REPEATED.labels(self.service, "repeat").inc(arrived.repeated)
         EVENTS_REPEATED.labels(self.service, "conflict").inc(arrived.conflicting)
 
+    async def _fold(self, session: AsyncSession, items: list[_Item], now: datetime) -> inbox.Arrived:
+        inbox.mark_again(session, {item.event.digest for item in items if item.again})
+        return await self.fold(session, [item.event for item in items], now)
+
     async def fold(self, session: AsyncSession, events: list[AnyEvent], now: datetime) -> inbox.Arrived:
         """Event table, use case, outbox, in the caller's transaction; raises whatever keeps the events from it."""
         arrived = await inbox.insert_new(session, events, self._keep)
@@ -147,7 +153,7 @@ class Applier:
             return []
         try:
             async with session.begin_nested():
-                return [await self.fold(session, [item.event for item in items], now)]
+                return [await self._fold(session, items, now)]
         except Exception as error:
             if is_retryable(error):
                 raise
@@ -164,11 +170,13 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, WaitForAccountError) or is_transient(error)
 
 
-def _decode(records: Sequence[Message]) -> tuple[list[_Item], list[Refused]]:
+def _decode(batches: Sequence[Batch]) -> tuple[list[_Item], list[Refused]]:
     items, letters = [], []
-    for record in records:
-        try:
-            items.append(_Item(record, parse_event(record.value or b"")))
-        except ValueError as error:  # pydantic's ValidationError is one
-            letters.append(Refused(record, None, error))
+    for batch in batches:
+        for record in batch.records:
+            try:
+                event = parse_event(record.value or b"")
+                items.append(_Item(record, event, record.offset < batch.applied_until))
+            except ValueError as error:  # pydantic's ValidationError is one
+                letters.append(Refused(record, None, error))
     return items, letters

@@ -250,6 +250,7 @@ class TopicLoop:
                 metrics.RECORDS_EXPIRED.labels(*self._labels).inc(expired)
                 log.error("retention has removed records before they were read", topic=self.topic, count=expired)
             for batch in batches:
+                metrics.RECORDS_AGAIN.labels(*self._labels).inc(batch.again)
                 self._uncommitted[batch.topic, batch.partition] = batch.next_offset
                 newest = batch.records[-1].timestamp / 1000
                 self._lateness.applied(batch.partition, newest)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,9 @@ class Batch:
 
     `position` may lie before the first record, where retention has removed `expired` records. Our topics are neither
     compacted nor written in transactions, so there is no other reason.
+
+    Records below `applied_until` were applied before: the group has told Kafka so, and then the database went back to
+    an older state, restored from a backup or failed over to a standby that lagged behind.
     """
 
     topic: str
@@ -51,11 +54,17 @@ class Batch:
     position: int
     next_offset: int
     records: Sequence[Message]
+    applied_until: int = 0
 
     @property
     def expired(self) -> int:
         """How many records are gone that should have been read before these."""
         return self.records[0].offset - self.position
+
+    @property
+    def again(self) -> int:
+        """How many of the records were applied before."""
+        return sum(record.offset < self.applied_until for record in self.records) if self.applied_until else 0
 
 
 class Positions(Protocol):
@@ -108,6 +117,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stored = positions
         self._drain = drain
         self._positions: dict[TopicPartition, int] = {}
+        self._applied_until: dict[TopicPartition, int] = {}
         self._connections: frozenset[object] = frozenset()
         self._client = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
@@ -211,7 +221,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             fresh = [record for record in records if record.offset >= position]
             if fresh:
                 next_offset = fresh[-1].offset + 1
-                batches.append(Batch(tp.topic, tp.partition, position, next_offset, fresh))
+                applied_until = self._applied_until.get(tp, 0)
+                batches.append(Batch(tp.topic, tp.partition, position, next_offset, fresh, applied_until))
                 self._positions[tp] = next_offset
         return batches
 
@@ -275,6 +286,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 log.warning("another kafka cluster answers", was=self.cluster_id, now=response.cluster_id)
             self.cluster_id = str(response.cluster_id)
             self._positions.clear()
+            self._applied_until.clear()
         self._connections = connections
 
     async def _place_new(self) -> set[TopicPartition]:
@@ -295,11 +307,20 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             positions[tp] = position
         if resets:
             await self._stored.reset(self.cluster_id, resets)
+        await self._find_applied({tp: position for tp, position in positions.items() if position < ends[tp]})
         for tp, position in positions.items():
             if tp in self._client.assignment():
                 self._client.seek(tp, max(position, begins[tp]))
                 self._positions[tp] = position
         return set(new)
+
+    async def _find_applied(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Note how far the group has applied these partitions: what it committed to Kafka was in its database."""
+        for tp in positions:
+            self._applied_until[tp] = await within(15, self._client.committed(tp)) or 0
+        again = sum(max(0, self._applied_until[tp] - position) for tp, position in positions.items())
+        if again:
+            log.warning("the database is older than what was applied", topic=self.topic, applied_again=again)
 
 
 async def tail(

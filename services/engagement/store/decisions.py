@@ -1,6 +1,6 @@
 """Decisions and the messages that they make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -103,35 +103,38 @@ def gate_json(gate: Gate) -> dict[str, Any]:
     return asdict(gate)
 
 
-async def add_messages(session: AsyncSession, decisions: Sequence[Decision], now: datetime) -> None:
+async def add_messages(
+    session: AsyncSession, decisions: Sequence[Decision], now: datetime, doubtful: Set[str] = frozenset()
+) -> None:
     """Make the messages of decisions that send or hold one; one statement. In-app messages are sent by that; those of
-    other channels are due at once."""
+    other channels are due at once, but never those of the decisions (ids) that are `doubtful`: they may be sent
+    already."""
     rows = sorted(
         (row for row in decisions if row.outcome != "skipped"), key=lambda row: (row.account, row.user_id, row.turn)
     )
     if not rows:
         return
     sent = [row.outcome == "sent" for row in rows]
-    delivered = [row.outcome == "sent" and row.journey.channel == IN_APP for row in rows]
+    states = [_first_state(row, doubtful) for row in rows]
     await session.execute(
         text(
             "insert into message (account, user_id, message_id, journey, step, journey_version, subject, channel, kind,"
             " purpose, run, entity, turns, state, held, created_at, let_through_at, expires_at, sent_at, variables,"
             " revision, traceparent, due_at)"
             " select account, user_id, message_id, journey, step, version, subject, channel, kind, purpose, run,"
-            " entity, 1, case when delivered then 'sent' else 'planned' end, not passed, :now,"
-            " case when passed then cast(:now as timestamptz) end, expires_at,"
-            " case when delivered then cast(:now as timestamptz) end, cast(variables as jsonb), revision,"
+            " entity, 1, state, state = 'planned' and not passed, :now,"
+            " case when passed or state = 'unknown' then cast(:now as timestamptz) end, expires_at,"
+            " case when state = 'sent' then cast(:now as timestamptz) end, cast(variables as jsonb), revision,"
             " traceparent,"
-            " case when not delivered then coalesce(until, :now) end"
+            " case when state = 'planned' then coalesce(until, :now) end"
             " from unnest(cast(:account as text[]), cast(:user_id as text[]), cast(:message_id as text[]),"
             " cast(:journey as text[]), cast(:step as text[]), cast(:version as integer[]), cast(:subject as text[]),"
             " cast(:channel as text[]), cast(:kind as text[]), cast(:purpose as text[]), cast(:run as text[]),"
-            " cast(:entity as text[]), cast(:delivered as boolean[]), cast(:passed as boolean[]),"
+            " cast(:entity as text[]), cast(:state as text[]), cast(:passed as boolean[]),"
             " cast(:expires_at as timestamptz[]), cast(:variables as text[]), cast(:revision as bigint[]),"
             " cast(:traceparent as text[]), cast(:until as timestamptz[]))"
             " as n(account, user_id, message_id, journey, step, version, subject, channel, kind, purpose, run, entity,"
-            " delivered, passed, expires_at, variables, revision, traceparent, until)"
+            " state, passed, expires_at, variables, revision, traceparent, until)"
         ),
         {
             "now": now,
@@ -147,7 +150,7 @@ async def add_messages(session: AsyncSession, decisions: Sequence[Decision], now
             "purpose": [row.journey.purpose for row in rows],
             "run": [row.decision_id for row in rows],
             "entity": [_entity(row) for row in rows],
-            "delivered": delivered,
+            "state": states,
             "passed": sent,
             "expires_at": [row.expires_at for row in rows],
             "variables": [_variables(row) for row in rows],
@@ -156,6 +159,12 @@ async def add_messages(session: AsyncSession, decisions: Sequence[Decision], now
             "until": [row.until for row in rows],
         },
     )
+
+
+def _first_state(row: Decision, doubtful: Set[str]) -> str:
+    if row.journey.channel != IN_APP and row.decision_id in doubtful:
+        return "unknown"
+    return "sent" if row.outcome == "sent" and row.journey.channel == IN_APP else "planned"
 
 
 def _entity(row: Decision) -> str | None:

@@ -88,19 +88,25 @@ def _newer(column: str) -> str:
 
 
 async def note_segments(session: AsyncSession, notices: Mapping[EntityKey, SegmentNotice]) -> list[SegmentNotice]:
-    """Keep the newest notice of each entity; returns those of `notices` that were newer than what was known. One
-    statement: whoever acts on what it returns acts once per entity and revision."""
+    """Keep the newest notice of each entity; returns those of `notices` that were newer than what was known and say
+    something else. One statement: whoever acts on what it returns acts once per entity and revision, and not again when
+    a segmentation that was restored from a backup tells once more what is known."""
     if not notices:
         return []
     rows = sorted(notices.items())
     advanced = await session.execute(
         text(
-            "insert into segment_notice as s (account, entity, revision, segment, since)"
-            " select * from unnest(cast(:account as text[]), cast(:entity as text[]), cast(:revision as bigint[]),"
-            " cast(:segment as text[]), cast(:since as timestamptz[]))"
+            "with n as (select * from unnest(cast(:account as text[]), cast(:entity as text[]),"
+            " cast(:revision as bigint[]), cast(:segment as text[]), cast(:since as timestamptz[]))"
+            " as n(account, entity, revision, segment, since)), noted as ("
+            "insert into segment_notice as s (account, entity, revision, segment, since) select * from n"
             " on conflict (account, entity) do update set"
             " revision = excluded.revision, segment = excluded.segment, since = excluded.since"
-            " where excluded.revision > s.revision returning account, entity"
+            " where excluded.revision > s.revision returning account, entity, segment, since"
+            # The table as it was before this statement:
+            ") select account, entity from noted where not exists (select 1 from segment_notice s"
+            " where (s.account, s.entity, s.segment, s.since)"
+            " = (noted.account, noted.entity, noted.segment, noted.since))"
         ),
         {
             "account": [key[0] for key, _ in rows],

@@ -10,8 +10,9 @@ from libs.common.events import AnyEvent
 from libs.common.events.derived import SegmentEntered
 from libs.common.events.inputs import Follow
 from libs.common.identity import fold_links
+from libs.common.inbox import applied_before
 from services.engagement.domain.consents import fold_consents
-from services.engagement.domain.decisions import Starter, decide_starts, starts
+from services.engagement.domain.decisions import Decision, Starter, decide_starts, starts
 from services.engagement.domain.follows import fold_follows
 from services.engagement.domain.journeys import IN_APP
 from services.engagement.domain.segments import newest_notices
@@ -64,11 +65,23 @@ async def handle_events(session: AsyncSession, events: list[AnyEvent], now: date
         zone_of=lambda account: account_of(account).zone,
         kind_of=lambda account, channel: kind_of(account_of(account), channel),
     )
-    await decisions_store.add_messages(session, decisions, now)
+    again = applied_before(session)
+    doubtful = {
+        decision.decision_id
+        for decision in decisions
+        if decision.event and decision.event.digest in again and not _may_repeat(account_of, decision)
+    }
+    await decisions_store.add_messages(session, decisions, now, doubtful)
     await decisions_store.add_decisions(session, decisions, now)
     told = [(decision, decision.event.traceparent if decision.event else None) for decision in decisions]
     await outbox.add(session, notices(told, now))
     count_when_committed(session, decisions)
+
+
+def _may_repeat(account_of: AccountOf, decision: Decision) -> bool:
+    """Whether a second sending of the same message reaches nobody twice."""
+    channel = account_of(decision.account).channels.get(decision.journey.channel)
+    return channel is None or channel.idempotent
 
 
 def kind_of(account: Account, channel: str) -> str | None:

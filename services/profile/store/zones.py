@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common import revisions
 from services.profile.domain.traits import ZONE
 
 SubjectKey = tuple[str, str]
@@ -14,12 +15,12 @@ SubjectKey = tuple[str, str]
 
 _NOTE = (
     "insert into zone_notice as z (account, subject, revision, zone, since)"
-    " select t.account, t.subject, 1, t.value #>> '{{}}', t.time from trait t {0}"
+    " select t.account, t.subject, cast(:floor as bigint) + 1, t.value #>> '{{}}', t.time from trait t {0}"
     f" where t.name = '{ZONE}' and not exists (select 1 from zone_notice o where o.account = t.account"
     " and o.subject = t.subject and o.zone is not distinct from t.value #>> '{{}}' and o.since = t.time)"
     ' order by t.account collate "C", t.subject collate "C" {1}'
     " on conflict (account, subject) do update set"
-    " revision = z.revision + 1, zone = excluded.zone, since = excluded.since"
+    " revision = greatest(z.revision, :floor) + 1, zone = excluded.zone, since = excluded.since"
     " where (z.zone, z.since) is distinct from (excluded.zone, excluded.since)"
     " returning account, subject, revision, zone, since"
 )
@@ -43,16 +44,16 @@ class Noted(NamedTuple):
     since: datetime
 
 
-async def note_changed(session: AsyncSession, subjects: Collection[SubjectKey]) -> list[Noted]:
+async def note_changed(session: AsyncSession, subjects: Collection[SubjectKey], now: datetime) -> list[Noted]:
     """Note what is believed of `subjects` and was not told yet; one statement. Who wrote their traits in the same
     transaction holds those rows, so each revision is given once."""
     keys = sorted(subjects)
-    rows = await session.execute(
-        _OF_SUBJECTS, {"accounts": [key[0] for key in keys], "subjects": [key[1] for key in keys]}
-    )
+    of = {"accounts": [key[0] for key in keys], "subjects": [key[1] for key in keys]}
+    rows = await session.execute(_OF_SUBJECTS, {**of, "floor": revisions.floor(now)})
     return [Noted(*row) for row in rows]
 
 
-async def note_any_changed(session: AsyncSession, limit: int) -> list[Noted]:
+async def note_any_changed(session: AsyncSession, limit: int, now: datetime) -> list[Noted]:
     """The same of all subjects, up to `limit` of them, when nobody else writes traits."""
-    return [Noted(*row) for row in await session.execute(_OF_ANY, {"limit": limit})]
+    rows = await session.execute(_OF_ANY, {"limit": limit, "floor": revisions.floor(now)})
+    return [Noted(*row) for row in rows]

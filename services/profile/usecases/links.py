@@ -16,6 +16,7 @@ from libs.common.config import Account
 from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import User, fold_links, lock_groups, resolve, user_id_of
+from libs.common.revisions import next_revision
 from services.profile.domain import links
 from services.profile.domain.links import Conflict, Decision, Group
 from services.profile.store import links as store
@@ -142,7 +143,7 @@ async def _tell(session: AsyncSession, groups: Sequence[Group], now: datetime) -
 
 def _event(group: Group, now: datetime) -> AnyEvent:
     user_id, subject = min((user_id_of(group.account, subject), subject) for subject in group.subjects)
-    revision = group.revision + 1
+    revision = next_revision(group.revision, now)
     cause = group.changed_by
     event = new_event(
         "profile.linked",

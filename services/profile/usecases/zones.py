@@ -40,14 +40,14 @@ async def tell_zones(session: AsyncSession, events: Iterable[AnyEvent], now: dat
         assert event.subject is not None
         said[event.account, event.subject] = event
     if said:
-        noted = await store.note_changed(session, said)
+        noted = await store.note_changed(session, said, now)
         await _tell(session, noted, now, {key: event.traceparent for key, event in said.items()})
 
 
 async def tell_all_zones(session: AsyncSession, now: datetime, _account_of: AccountOf) -> int:
     """After a rebuild: tell whatever was not told yet; returns how many that were."""
     count = 0
-    while noted := await store.note_any_changed(session, PAGE):
+    while noted := await store.note_any_changed(session, PAGE, now):
         await _tell(session, noted, now, {})
         count += len(noted)
     return count

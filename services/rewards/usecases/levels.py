@@ -13,6 +13,7 @@ from libs.common.days import local_day
 from libs.common.db import AsyncSession
 from libs.common.events import AnyEvent, new_event
 from libs.common.identity import GroupChange
+from libs.common.revisions import next_revision
 from services.rewards.domain import levels as domain
 from services.rewards.domain.awards import Award, Holder, UserKey
 from services.rewards.domain.levels import Kept, Tables
@@ -151,7 +152,7 @@ async def _judge(
         standing = domain.judge(growth[user], tables[user[0]], local_day(at, zone))
         moved = standing.level != before.kept.level
         kept = Kept(standing.level, standing.reached_on, standing.flips_on, standing.peak, tables[user[0]].newest)
-        after = LevelState(user, kept, before.revision + moved, at)
+        after = LevelState(user, kept, next_revision(before.revision, at) if moved else before.revision, at)
         written.append(after)
         if moved:
             cause = causes.get(user)

@@ -6,6 +6,7 @@ from datetime import date, datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common import revisions
 from libs.common.events import EVENT_TYPES, schema_name
 from services.segmentation.domain.lifecycle import State, Thresholds
 from services.segmentation.store.lifecycle import STATE
@@ -75,7 +76,8 @@ MOVE_DUE = f"""
     ), looked_at as (
         update lifecycle_state s set
             state = n.state, since = coalesce(m.since, s.since), flips_on = n.flips_on,
-            revision = s.revision + case when n.state = state_from then 0 when state_from = 'none' then 1 else 2 end,
+            revision = case when n.state = state_from then s.revision
+                else greatest(s.revision, :revision_floor) + case when state_from = 'none' then 1 else 2 end end,
             updated_at = greatest(s.updated_at, :now)
         from dated n
         left join unnest(cast(:days as date[]), cast(:midnights as timestamptz[])) as m(day, since)
@@ -135,6 +137,7 @@ async def move_due(
             "users": list(users),
             "day": day,
             "now": now,
+            "revision_floor": revisions.floor(now),
             "days": list(midnights),
             "midnights": list(midnights.values()),
             "quiet": thresholds.quiet,

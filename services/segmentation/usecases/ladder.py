@@ -9,7 +9,7 @@ from services.segmentation.domain.ladder import Facts, stand
 from services.segmentation.store import UserKey
 from services.segmentation.store.ladder import RungRow, lock_rungs, read_facts, update_rungs
 from services.segmentation.store.users import page_users
-from services.segmentation.usecases.moves import Cause, Move, find_change, next_revision, tell
+from services.segmentation.usecases.moves import Cause, Move, find_change, revision_in, tell
 
 CORRECTED_AT_ONCE = 1000
 
@@ -37,7 +37,7 @@ async def place(
             user_id=row.user_id,
             state=standing.rung,
             since=standing.since,
-            revision=next_revision("ladder", row, standing.rung),
+            revision=revision_in("ladder", row, standing.rung, now),
             updated_at=max(now, row.updated_at or now),
         )
         if (after.state, after.since) != (row.state, row.since):

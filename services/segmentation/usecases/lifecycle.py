@@ -13,7 +13,7 @@ from services.segmentation.domain.segments import midnight, segment_key
 from services.segmentation.store import UserKey, corrections, due
 from services.segmentation.store.lifecycle import StateRow, lock_states, read_days, update_states
 from services.segmentation.usecases import SERVICE
-from services.segmentation.usecases.moves import MOVES, Cause, Move, find_change, next_revision, steps, tell
+from services.segmentation.usecases.moves import MOVES, Cause, Move, find_change, revision_in, steps, tell
 
 CORRECTED_AT_ONCE = 1000
 
@@ -151,7 +151,7 @@ def _placed(row: StateRow, days: Collection[date], now: datetime, account: Accou
         state=placement.state,
         since=midnight(placement.since_day, account.zone) if placement.since_day else None,
         flips_on=min((day for day in (placement.flips_on, ahead) if day), default=None),
-        revision=next_revision("lifecycle", row, placement.state),
+        revision=revision_in("lifecycle", row, placement.state, now),
         updated_at=now,
     )
 

@@ -10,6 +10,7 @@ from prometheus_client import Counter
 from libs.common import outbox
 from libs.common.db import AsyncSession, after_commit
 from libs.common.events import AnyEvent, new_event
+from libs.common.revisions import next_revision
 from services.segmentation.domain.segments import Layering, segment_key
 from services.segmentation.store.moves import MembershipChange, add_changes
 from services.segmentation.usecases import SERVICE
@@ -54,10 +55,12 @@ class Move:
     cause: Cause
 
 
-def next_revision(layering: Layering, row: Announced, state: str) -> int:
-    """The revision of a row that is to be announced in `state`: each of the notices of a move has one of its own."""
+def revision_in(layering: Layering, row: Announced, state: str, now: datetime) -> int:
+    """The revision of a row that is announced in `state` at `now`: each of the notices of a move has one of its own."""
     left, entered = segment_key(layering, row.state), segment_key(layering, state)
-    return row.revision if left == entered else row.revision + sum(key is not None for key in (left, entered))
+    if left == entered:
+        return row.revision
+    return next_revision(row.revision, now) + (left is not None and entered is not None)
 
 
 def find_change(layering: Layering, row: Announced, after: Announced, reason: str) -> MembershipChange | None:
