@@ -1,16 +1,19 @@
 """Pods as the code sees them: each container's files are laid out as Kubernetes would, then its settings, roles, ports
 and configuration are read by the services' own code. (Topics, Kafka's users and databases have tests of their own.)"""
 
+import copy
 import importlib
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
-from libs.common.config import load
+from libs.common.config import ConfigError, load
 from libs.common.health import Health
 from libs.common.roles import parse_role
 from libs.common.settings import DatabaseSettings, ServiceSettings, variable_name
@@ -233,3 +236,80 @@ def test_every_service_is_deployed() -> None:
     for service in CONSUMERS:
         assert {f"{service}-api", f"{service}-worker", f"{service}-migrate"} <= names
     assert "ingest" in names
+
+
+def _spec(manifests: list[Manifest]) -> Any:
+    return pod_spec(named(manifests, "Deployment", "profile-worker"))
+
+
+def _app(manifests: list[Manifest]) -> Any:
+    return _spec(manifests)["containers"][0]
+
+
+def _settings_of(manifests: list[Manifest]) -> Any:
+    return next(
+        item["data"] for item in of_kind(manifests, "ConfigMap") if item["metadata"]["name"].startswith("profile-env-")
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda m: _settings_of(m).pop("SUPERFAN_PROFILE_PG_URL"), id="a setting that is missing"),
+        pytest.param(lambda m: _settings_of(m).update(SUPERFAN_PROFILE_PGPOOL="8"), id="a misspelt setting"),
+        pytest.param(
+            lambda m: _settings_of(m).update(SUPERFAN_PROFILE_PG_CA="/run/secrets/postgres/ca.crt"),
+            id="a certificate where none is",
+        ),
+        pytest.param(
+            lambda m: _settings_of(m).update(SUPERFAN_PROFILE_HTTP_HOST="127.0.0.1"), id="metrics for nobody else"
+        ),
+        pytest.param(
+            lambda m: _app(m)["env"].remove(
+                {"name": "SUPERFAN_KAFKA_PASSWORD_FILE", "value": "/run/secrets/kafka/password"}
+            ),
+            id="a Kafka user without its password",
+        ),
+        pytest.param(
+            lambda m: next(one for one in _app(m)["ports"] if one["name"] == "metrics").update(containerPort=9091),
+            id="another port",
+        ),
+        pytest.param(
+            lambda m: next(one for one in _app(m)["volumeMounts"] if one["name"] == "config").update(
+                mountPath="/etc/fans"
+            ),
+            id="the configuration elsewhere",
+        ),
+        pytest.param(
+            lambda m: named(m, "ConfigMap", "superfan-config")["data"].update({"superfan.toml": "[[keys]]"}),
+            id="a configuration that cannot be used",
+        ),
+        pytest.param(lambda m: _app(m).update(args=["consume"]), id="a role that is not there"),
+        pytest.param(
+            lambda m: _app(m).update(args=["worker", "--topics", "profiles"]), id="a topic that is not its own"
+        ),
+        pytest.param(lambda m: _app(m).update(image="superfan/rewards:0.2.0"), id="another service's image"),
+        pytest.param(lambda m: _spec(m)["securityContext"].update(runAsUser=10002), id="a user that owns no file"),
+    ],
+)
+def test_a_mistake_is_noticed(
+    spoil: Callable[[list[Manifest]], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = copy.deepcopy(render("overlays/prod"))
+    spoil(manifests)
+    worker = named(manifests, "Deployment", "profile-worker")
+    pod = Pod(manifests, worker, pod_spec(worker)["containers"][0])
+    with pytest.raises((AssertionError, ValueError, ConfigError)):
+        _check_all(pod, tmp_path, monkeypatch)
+
+
+def test_without_a_mistake_nothing_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = named(render("overlays/prod"), "Deployment", "profile-worker")
+    _check_all(Pod(render("overlays/prod"), worker, pod_spec(worker)["containers"][0]), tmp_path, monkeypatch)
+
+
+def _check_all(pod: Pod, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_every_variable_is_a_setting(pod)
+    test_roles_are_those_of_the_code(pod)
+    test_images_are_built_by_the_dockerfile(pod)
+    test_the_settings_load_and_files_lie_where_they_say(pod, root, monkeypatch)
