@@ -70,7 +70,9 @@ class Applier:
         """Commit the offsets and effects of `batches`, one a partition, in one transaction; returns whether derived
         events were added to the outbox."""
         items, letters = _decode(batches)
-        spans = None if tracing.tracer is None else tracing.tracer.begin_events(items)
+        spans = (
+            None if tracing.tracer is None else tracing.tracer.begin_events((item.record, item.event) for item in items)
+        )
         try:
             return await self._transaction(cluster_id, batches, items, letters, now, spans, bisect=False)
         except Exception as error:
