@@ -8,6 +8,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import kubernetes_validate.utils  # type: ignore[import-untyped]
 import pytest
 
+from tests.manifests import crds
 from tests.manifests.tools import Manifest, named, place, render
 
 VERSIONS = ("1.30", "1.34", "1.37")
@@ -44,6 +45,14 @@ def test_production_is_valid(version: str) -> None:
 
 def test_development_is_valid() -> None:
     assert [problem for item in _core(render("overlays/dev")) if (problem := _problem(item, VERSIONS[1]))] == []
+
+
+@pytest.mark.skipif(not crds.FOLDER.is_dir(), reason="the schemas of the operators are not beside the project")
+def test_custom_resources_of_development_are_valid() -> None:
+    """Production's have a test of their own; development patches them."""
+    custom = [item for item in render("overlays/dev") if crds.is_custom(item)]
+    assert {place(item): found for item in custom if (found := crds.problems(item))} == {}
+    assert custom
 
 
 def test_a_misspelt_field_is_noticed() -> None:
