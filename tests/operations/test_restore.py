@@ -1,6 +1,7 @@
 """One service's database goes back to a dump of an hour ago, and the topics are read on: as if nothing had happened."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ ALSO = {
     " union all select account, user_id, null, level, null, null, null, null, peak from level_state",
 }
 """What else must come back, without the moment at which it was told and the random names of wallets and lots."""
+PAGE = Path(__file__).parents[2] / "docs" / "operations" / "restore.md"
 EVENTS = (
     "select id, fingerprint, type, subject, time, received, trust, backfill, data from event where source = '/restore'"
 )
@@ -140,7 +142,10 @@ async def restore(system: System, server: TestServer, service: str, dump: Path) 
     url = system.databases[service]
     await server.drop_database(url)
     await server.execute(f'create database "{url.rpartition("/")[2]}"')
-    await run(server, "pg_restore", "--exit-on-error", "--dbname", url, str(dump))
+    await run(server, "pg_restore", "--exit-on-error", "--no-owner", "--dbname", url, str(dump))
+    if service == "engagement":
+        (statement,) = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+        await system.query(service, statement)
     await system.http.aclose()  # its connections are to the process that has ended
     system.http = httpx.AsyncClient(timeout=30)
     await system.spawn(service)
