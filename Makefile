@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test proof bench chaos chaos-sabotage operations check migrate openapi
+.PHONY: help setup run demo test proof bench chaos chaos-sabotage operations check migrate openapi dashboards
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,3 +59,6 @@ migrate: setup ## Bring the databases of the running system up to date
 openapi: setup ## Write the generated documents: docs/openapi/*.json, docs/events.md
 	$(BIN)/python -m libs.cli.openapi
 	$(BIN)/python -m libs.common.events docs > docs/events.md
+
+dashboards: setup ## Write the Grafana dashboards: deploy/k8s/components/monitoring/dashboards/*.json
+	$(BIN)/python deploy/k8s/components/monitoring/dashboards/generate.py
