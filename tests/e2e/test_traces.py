@@ -50,7 +50,7 @@ async def traced(pg_server: TestServer) -> AsyncIterator[Traced]:
         told = dict(system.env)
         system.env = {**told, "OTEL_TRACES_SAMPLER": "always_off"}
         await system.spawn("ingest", name="off")
-        system.env = {**told, "OTEL_EXPORTER_OTLP_ENDPOINT": silent.url}
+        system.env = {**told, "OTEL_EXPORTER_OTLP_ENDPOINT": silent.url, "OTEL_EXPORTER_OTLP_TIMEOUT": "600"}
         await system.spawn("ingest", name="silent")
         await system.wait_ready(["off", "silent"])
         yield Traced(system, heard, silent)
