@@ -25,8 +25,8 @@ ACTIVE_TYPES = frozenset(
 
 
 class Notice(Data):
-    entity: Id = Field(description="What the notice is about; revisions count per entity.")
-    revision: Positive = Field(description="Counts up; the highest one stands.")
+    entity: Id = Field(description="What the notice is about; revisions rise per entity.")
+    revision: Positive = Field(description="Rises, with gaps; the highest one stands.")
     since: EventTime = Field(description="The business instant from which it is true.")
     user_id: Id = Field(description="`usr_…`")
 

@@ -90,7 +90,7 @@ class Group(BaseModel):
 
     user_id: str = Field(description="The smallest of the ids of its subjects.")
     subjects: list[str]
-    revision: int = Field(description="Counts up with every link and unlink; 0 when there was none.")
+    revision: int = Field(description="Rises with every link and unlink; 0 when there was none.")
 
 
 class Unlinked(BaseModel):
