@@ -55,15 +55,15 @@ class Watch:
         self._counted: dict[int, float] = {}
         self._rebalances = 0.0
         self._lag = 0
+        self._stopping = False
 
     async def __aenter__(self) -> "Watch":
         self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._stopping = True
+        await self._task
 
     @asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[None]:
@@ -90,7 +90,7 @@ class Watch:
 
     async def _run(self) -> None:
         reader = LagReader({"kafka": self._fleet.broker.bootstrap, "postgres": self._fleet.databases})
-        while True:
+        while not self._stopping:
             with contextlib.suppress(TimeoutError, OSError):
                 begins, ends = await reader.log()
                 self._lag = max(self._lag, *(sum(lag.behind.values()) for lag in await reader.read(ends, begins)))
