@@ -174,7 +174,10 @@ def lag(data: Path | None, *, wait: bool, seconds: float) -> None:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("service", "topic", "behind"):
             table.add_column(column, justify="right" if column == "behind" else "left")
-        begins, ends = await reader.log()
+        try:
+            begins, ends = await reader.log()
+        except Exception as error:
+            raise LaunchError(f"Kafka does not answer: {error!r}; `superfan doctor` says more") from None
         spooled = await reader.spooled()
         table.add_row("ingest", "(spool)", "no answer" if spooled is None else str(spooled))
         for item in await reader.read(ends, begins):
