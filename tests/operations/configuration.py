@@ -58,10 +58,10 @@ async def rotate(system: System, names: Iterable[str], account: str, said: Calla
         changes.append(Change(what, time.monotonic() - began))
 
     async def taken(key: str) -> bool:
-        return all([await accepts(system, name, key) for name in apis])
+        return all(await asyncio.gather(*(accepts(system, name, key) for name in apis)))
 
     async def refused(key: str) -> bool:
-        return not any([await accepts(system, name, key) for name in apis])
+        return not any(await asyncio.gather(*(accepts(system, name, key) for name in apis)))
 
     async def valid(value: int) -> bool:
         return all([await system.metric(name, "superfan_config_valid") == value for name in names])

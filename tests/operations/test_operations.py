@@ -9,14 +9,13 @@ from tests.operations.fleet import Fleet
 from tests.operations.run import REST, under_load
 from tests.operations.scale import layout, roll, scale_workers
 from tests.operations.upgrade import LATER, go_back, later_differences, upgrade_workers
-from tests.operations.versions import NoHistoryError, extract, previous_revision
+from tests.operations.versions import NoHistoryError, changed_services, extract, previous_revision
 from tests.operations.watch import Watch
 from tests.support.postgres import TestServer
+from tests.support.services import WITH_DATABASE
 
 RATE = 40
 HOLD = 0.5
-UPGRADED = ["segmentation"]
-WITH_API = ["rewards"]
 
 
 @pytest.fixture
@@ -30,23 +29,26 @@ async def fleet(pg_server: TestServer) -> AsyncIterator[Fleet]:
 async def test_upgraded_scaled_and_restarted_under_load(fleet: Fleet, tmp_path: Path) -> None:
     """One service's workers from the previous version to this one, 1 → 3 → 1, back and forward again; then another
     one's APIs and ingest restarted one process after the other."""
-    previous, why_not = None, ""
+    previous, why_not, first = None, "", ["segmentation"]
     try:
         previous = extract(previous_revision(), tmp_path)
-        fleet.code = dict.fromkeys(UPGRADED, previous)
+        first = changed_services(previous)[:1]
+        fleet.code = dict.fromkeys(first, previous)
     except NoHistoryError as error:
         why_not = f"no previous version to upgrade from, the rest is tested: {error}"
 
+    other = next([service] for service in WITH_DATABASE if service not in first)
+
     async def operate(watch: Watch) -> None:
         if previous is not None:
-            await upgrade_workers(fleet, watch, previous, HOLD, UPGRADED)
-        await scale_workers(fleet, watch, HOLD, UPGRADED)
+            await upgrade_workers(fleet, watch, previous, HOLD, first)
+        await scale_workers(fleet, watch, HOLD, first)
         if previous is not None:
-            await go_back(fleet, watch, previous, HOLD, UPGRADED)
-        await roll(fleet, watch, ["ingest", *WITH_API])
+            await go_back(fleet, watch, previous, HOLD, first)
+        await roll(fleet, watch, ["ingest", *other])
 
-    await fleet.launch(layout(services=WITH_API))
-    outcome = await under_load(fleet, "operated", operate, services=WITH_API, rate=RATE, rest_rate=8)
+    await fleet.launch(layout(services=other))
+    outcome = await under_load(fleet, "operated", operate, services=other, rate=RATE, rest_rate=8)
     assert outcome.good, str(outcome)
     assert outcome.events > 300
     assert len(outcome.exits) == (9 if previous else 6)

@@ -29,6 +29,12 @@ def extract(revision: str, folder: Path) -> Path:
     return folder
 
 
+def changed_services(old: Path) -> list[str]:
+    """The services that have migrations which the version in `old` has not."""
+    migrations = [path.relative_to(ROOT) for path in ROOT.glob(MIGRATIONS)]
+    return sorted({path.parts[1] for path in migrations if not (old / path).exists()})
+
+
 def _git(*arguments: str) -> str:
     return _git_bytes(*arguments).decode()
 
