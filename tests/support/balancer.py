@@ -148,22 +148,29 @@ class _End(asyncio.Protocol):
 
 
 class _Front(_End):
-    """The client's end: waits until there is a back end."""
+    """The client's end: keeps what comes before there is a back end."""
 
     def __init__(self, balancer: Balancer) -> None:
         super().__init__()
         self._balancer = balancer
+        self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
-        self.transport.pause_reading()
         self._balancer.connect(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is None:
+            self._early.append(data)
+        else:
+            super().data_received(data)
 
     def join(self, back: _End) -> None:
         assert self.transport is not None
+        assert back.transport is not None
         if self.transport.is_closing():
             back.close()
             return
         self.peer = back
-        self.transport.resume_reading()
+        back.transport.writelines(self._early)
+        self._early.clear()
