@@ -338,6 +338,10 @@ class ConfigFile:
         """Raises UnknownAccountError."""
         return self.current.account(name)
 
+    def notice(self) -> str | None:
+        """Why the file on disk is not the one in use."""
+        return f"invalid, the old one stays in use: {self._last_problem}" if self._last_problem else None
+
     def reload(self) -> None:
         """Read the file again. An invalid one changes nothing but the metric, and is logged once."""
         try:

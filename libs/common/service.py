@@ -126,6 +126,7 @@ class Service:
                 await session.execute(text("select 1"))
 
         health.add_readiness("database", ping)
+        health.add_notice("configuration", config.notice)
         components = [
             *tracing.start(self.name),
             health.serve(settings.http_host, settings.metrics_port),

@@ -98,6 +98,7 @@ async def _serve(settings: Settings, config: ConfigFile) -> int:
     spool = Spool(settings.spool, limit_bytes=settings.spool_bytes, limit_seconds=settings.spool_age_seconds)
     stores = Stores(producer, spool, Breaker(), settings.ack_seconds)
     health.add_readiness("kafka or spool", lambda: stores.problem)
+    health.add_notice("configuration", config.notice)
     listening = asyncio.Event()
     health.add_readiness("http", lambda: None if listening.is_set() else "the API does not listen yet")
 

@@ -74,6 +74,8 @@ async def rotate(system: System, names: Iterable[str], account: str, said: Calla
     assert {name: await digests(system, name) for name in names} == before
     for name in names:
         assert REASON in system.children[name].log.read_text(), name
+        ready = await system.http.get(f"{system.metrics_url(name)}/readyz")
+        assert (ready.status_code, REASON in ready.json()["notices"]["configuration"]) == (200, True), ready.text
     both = text + declare(account, FIRST, SECOND)
     await change("the second key is accepted everywhere, beside the first", both, lambda: taken(SECOND))
     assert await taken(FIRST)
