@@ -126,29 +126,30 @@ async def test_a_container_waits_for_its_database_and_for_the_migration(
         "SUPERFAN_PROFILE_PG_CA": str(database.ca),
     }
 
-    def start(*arguments: str) -> Child:
+    def start(name: str, *arguments: str) -> Child:
         command = [sys.executable, "-m", "services.profile", "migrate", *arguments]
-        return Child.spawn("migrate", command, log=tmp_path / "log", env=env, cwd=ROOT)
+        return Child.spawn(name, command, log=tmp_path / name, env=env, cwd=ROOT)
 
     async def end_of(child: Child) -> int:
         assert child.popen is not None
         return await asyncio.to_thread(child.popen.wait, 60)
 
-    async def told(reason: str) -> None:
+    async def told(child: Child, reason: str) -> None:
         async with asyncio.timeout(60):
-            while reason not in (tmp_path / "log").read_text():
+            while reason not in child.log.read_text():
                 await asyncio.sleep(0.05)
 
-    waiting, other = start("--wait"), start("--wait")
+    waiting, other = start("waiting", "--wait"), start("other", "--wait")
     try:
-        await told('database "app" does not exist')
+        for child in (waiting, other):
+            await told(child, 'database "app" does not exist')
         other_ended = asyncio.create_task(end_of(other))
         assert other.popen is not None
         other.popen.terminate()
         assert await other_ended == 143
         await server.execute("alter database not_yet rename to app")
         assert waiting.running
-        assert await end_of(start()) == 0
+        assert await end_of(start("job")) == 0
         assert await end_of(waiting) == 0
     finally:
         await waiting.kill()

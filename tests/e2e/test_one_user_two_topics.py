@@ -72,8 +72,9 @@ async def check_profile(sessions: Sessions) -> None:
 
 
 async def check_segmentation(sessions: Sessions) -> None:
-    found = await rows(sessions, "lifecycle_state", "state, revision")
-    assert found == [("new", 1)] * len(USERS)
+    assert await rows(sessions, "lifecycle_state", "state") == [("new",)] * len(USERS)
+    moves = await rows(sessions, "membership_change where layering = 'lifecycle'", "segment_to")
+    assert moves == [("lifecycle.new",)] * len(USERS)
 
 
 async def check_engagement(sessions: Sessions) -> None:

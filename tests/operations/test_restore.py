@@ -165,7 +165,7 @@ async def test_a_restored_database_catches_up(system: System, pg_server: TestSer
     for service, dump in dumps.items():
         await restore(system, pg_server, service, dump)
         await applied(system)
-        assert await system.metric(service, "superfan_records_again_total") > 0
+        assert await system.metric(service, "superfan_records_again_total") > 0, service
         for other in WITH_DATABASE:
             for table, rows in (await state(system, other)).items():
                 differing = sorted(set(rows) ^ set(unbroken[other][table]))
