@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 
 from libs.cli.doctor.running import examine
 from libs.cli.local.state import Folder
-from tests.e2e.test_commands import run_json
+from tests.e2e.test_commands import Ended, run_json
+from tests.e2e.test_commands import superfan as run
 from tests.support.folding import NOW
 from tests.support.services import SERVICES, System
 
@@ -27,18 +27,9 @@ def data(system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-async def superfan(data: Path, *arguments: str) -> tuple[int | None, str, str]:
-    """Exit code, output and errors of `superfan consumer`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "libs.cli.main", "consumer", *arguments, "--data", str(data)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, error = await process.communicate()
-    return process.returncode, out.decode(), error.decode()
+async def superfan(data: Path, *arguments: str) -> Ended:
+    """`superfan consumer` to its end."""
+    return await run(data, "consumer", *arguments)
 
 
 async def test_a_paused_topic_waits_and_goes_on(system: System, data: Path) -> None:

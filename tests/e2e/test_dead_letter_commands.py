@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 
 from libs.common.events import new_event
 from libs.common.kafka import Producer, Record
-from tests.e2e.test_commands import run_json
+from tests.e2e.test_commands import Ended, run_json
+from tests.e2e.test_commands import superfan as run
 from tests.support.folding import NOW
 from tests.support.services import System
 
@@ -26,18 +26,9 @@ def data(system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-async def superfan(data: Path, *arguments: str) -> tuple[int | None, str, str]:
-    """Exit code, output and errors of `superfan dead-letters`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "libs.cli.main", "dead-letters", *arguments, "--data", str(data)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, error = await process.communicate()
-    return process.returncode, out.decode(), error.decode()
+async def superfan(data: Path, *arguments: str) -> Ended:
+    """`superfan dead-letters` to its end."""
+    return await run(data, "dead-letters", *arguments)
 
 
 async def poison(system: System, count: int) -> list[dict[str, Any]]:

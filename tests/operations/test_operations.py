@@ -27,8 +27,8 @@ async def fleet(pg_server: TestServer) -> AsyncIterator[Fleet]:
 
 
 async def test_upgraded_scaled_and_restarted_under_load(fleet: Fleet, tmp_path: Path) -> None:
-    """One service's workers from the previous version to this one, 1 → 3 → 1; then another one's APIs and ingest restarted
-    one process after the other."""
+    """One service's workers from the previous version to this one, 1 → 3 → 1; then another one's APIs and ingest
+    restarted one process after the other."""
     previous, why_not, first = None, "", ["segmentation"]
     try:
         previous = extract(previous_revision(), tmp_path)
