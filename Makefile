@@ -26,7 +26,7 @@ demo: setup ## Send made-up fans through the front door of the running system an
 	@$(BIN)/superfan demo $(ARGS)
 
 test: setup ## Run the tests on a real Kafka and a real PostgreSQL that they start themselves
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/manifests $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/manifests $(ARGS)
 
 proof: setup ## Compare all real data with their answers, shuffled and with kills; ARGS="--events DIR --expected DIR"
 	@$(BIN)/python -m tests.proof $(ARGS)

@@ -103,7 +103,7 @@ def groups_after(told: list[AnyEvent]) -> dict[tuple[str, str], tuple[str, int]]
     return found
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), told=histories(), wrong=st.sampled_from(WRONG))
 async def test_any_order_and_repetition_of_links(
     database: Sessions, data: st.DataObject, told: list[AnyEvent], wrong: str

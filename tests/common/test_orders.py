@@ -287,7 +287,7 @@ async def sums(sessions: Sessions, as_of: datetime | None = None) -> dict[tuple[
     return {key: value for key, value in totals.items() if value}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), histories)
 async def test_the_tables_know_no_order(database: Sessions, data: st.DataObject, events: list[AnyEvent]) -> None:
     await empty(database)

@@ -172,7 +172,7 @@ async def test_a_process_that_is_stopped_works_on_while_it_drains(start: Callabl
         f"{DRAINING}\n"
         "main(run([part('a', drain=drain), part('b', start=ready, run=work, stop=None)], drain_seconds=0.5))"
     )
-    await process.wait_for_line("ready")
+    await process.wait_for_line("working")
     process.process.terminate()
     code, lines, logs = await process.end()
     assert (code, lines[-1]) == (0, "stop a")
@@ -189,11 +189,12 @@ async def test_draining_ends_early(start: Callable[..., Any], during: str, code:
     process = await start(
         f"import os\n{DRAINING}\n"
         "draining = asyncio.Event()\n"
-        f"async def later():\n    await draining.wait()\n    {during}\n    await forever()\n"
+        "async def later():\n    print('working', flush=True)\n"
+        f"    await draining.wait()\n    {during}\n    await forever()\n"
         "main(run([part('a', drain=drain), part('b', start=ready, run=later, drain=draining.set, stop=None)],"
         " drain_seconds=3600))"
     )
-    await process.wait_for_line("ready")
+    await process.wait_for_line("working")
     process.process.terminate()
     ended, lines, _ = await process.end()
     assert (ended, lines[-1]) == (code, last)

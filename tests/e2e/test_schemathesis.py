@@ -43,7 +43,7 @@ def test_every_operation_keeps_its_contract(system: System, service: str, tmp_pa
             "--header",
             f"Authorization: Bearer {system.keys['demo']}",
             "--max-examples",
-            "10",
+            "7",
             "--seed",
             "20260601",
             "--no-color",

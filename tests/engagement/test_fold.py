@@ -70,7 +70,7 @@ def consent_model(distinct: list[AnyEvent]) -> list[tuple[Any, ...]]:
     return sorted((key + value for key, value in last.items()), key=repr)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
     some=st.lists(moves(), min_size=1, max_size=12, unique_by=lambda e: (e.account, e.source, e.id)),

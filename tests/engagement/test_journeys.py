@@ -75,7 +75,7 @@ async def test_an_import_and_a_first_placement_message_nobody(sessions: Sessions
     assert {notice["type"] for notice in await notices(sessions)} == {"message.skipped"}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_segment_notices_in_any_order_act_at_most_once_a_revision(
     sessions: Sessions, data: st.DataObject

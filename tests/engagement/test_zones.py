@@ -172,7 +172,7 @@ notices = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), some=st.lists(notices, min_size=1, max_size=10, unique_by=lambda one: (one.account, one.id)))
 async def test_notices_in_any_order_give_the_same_zones(
     sessions: Sessions, data: st.DataObject, some: list[Any]

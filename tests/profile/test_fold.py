@@ -98,7 +98,7 @@ TABLES = {
 }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(), some=st.lists(events(), min_size=1, max_size=12, unique_by=lambda e: (e.account, e.source, e.id))
 )
@@ -161,7 +161,7 @@ def model_sayings(distinct: list[AnyEvent]) -> tuple[dict[str, Any], dict[Key, A
     return traits, notices
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), some=st.lists(sayings(), min_size=1, max_size=10, unique_by=lambda e: (e.source, e.id)))
 async def test_what_is_believed_does_not_depend_on_order(
     database: Sessions, config: ConfigFile, data: st.DataObject, some: list[AnyEvent]

@@ -99,7 +99,7 @@ def model_groups(events: list[AnyEvent], account: str) -> set[tuple[str, ...]]:
     return {tuple(sorted(subjects)) for subjects, _ in found}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), events=evidence())
 async def test_any_order_of_evidence_gives_the_same_groups(
     database: Sessions, config: ConfigFile, data: st.DataObject, events: list[AnyEvent]
@@ -141,7 +141,7 @@ async def _told_alone_gives_the_same_groups(database: Sessions, data: st.DataObj
     assert {row for row in await rows(database, "alias", "account, subject, user_id, revision") if row[3]} == here
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_no_limit_is_ever_passed(database: Sessions, config: ConfigFile, data: st.DataObject) -> None:
     """Evidence that contradicts itself: whatever the order, everybody has one subject and one identifier a space, each

@@ -98,7 +98,7 @@ def model(events: list[AnyEvent], as_of: datetime | None) -> dict[str, tuple[int
     return {currency: tuple(row) for currency, row in by_currency.items()}
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), events=purchases())
 async def test_any_order_of_arrival(
     database: Sessions, config: ConfigFile, data: st.DataObject, events: list[AnyEvent]

@@ -111,7 +111,7 @@ words = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), events=st.lists(words, min_size=1, max_size=8))
 async def test_the_highest_revision_is_what_is_believed_whatever_the_order(
     database: Sessions, config: ConfigFile, data: st.DataObject, events: list[AnyEvent]

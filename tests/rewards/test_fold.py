@@ -163,7 +163,7 @@ def log_of(sessions: Sessions, config: ConfigFile) -> Log:
     return Log("rewards", sessions, consumer.make_handler(config.account), SERVICE.keep_data)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=event_lists(), data=st.data())
 async def test_any_arrival_of_the_same_events_gives_the_same(
     database: Sessions, config: ConfigFile, events: list[AnyEvent], data: st.DataObject

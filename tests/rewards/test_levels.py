@@ -147,7 +147,7 @@ async def sweep(sessions: Sessions, config: ConfigFile, now: datetime) -> int:
             count += await DUE_WORK.step(session, config.account("demo"), today, now)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 async def test_what_is_stored_is_what_follows_from_the_ledger(
     database: Sessions, config: ConfigFile, seed: int

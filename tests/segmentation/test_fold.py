@@ -67,7 +67,7 @@ def expected_row(account: str, user_id: str, days: set[date]) -> tuple[Any, ...]
 STATE = "account, user_id, first_day, last_day, returned_day, state, since, flips_on"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 async def test_any_order_repetition_and_split(sessions: Sessions, data: st.DataObject) -> None:
     drawn = data.draw(st.lists(deeds, max_size=12))

@@ -142,7 +142,7 @@ def make(number: int, drawn: tuple[str, str, float, int]) -> AnyEvent:
     return deed(f"e{number}", ago, kind, subject, **DATA.get(kind, {}))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), deeds, st.sampled_from(GROUPS))
 async def test_any_order_repetition_and_split(
     sessions: Sessions,

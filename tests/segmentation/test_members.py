@@ -27,7 +27,7 @@ days_ago = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(st.sampled_from(sorted(USER_OF)), days_ago, max_size=7),
     st.lists(st.integers(-45, 45), min_size=1, max_size=4),

@@ -146,7 +146,7 @@ def make(number: int, drawn: tuple[str, str, int, str, int]) -> AnyEvent:
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bought, questions)
 async def test_against_a_plain_model(
     sessions: Sessions,

@@ -79,7 +79,7 @@ ticks = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ticks)
 async def test_the_same_moves_as_the_pure_rule(
     sessions: Sessions, history: list[tuple[int, list[tuple[str, int]], bool]]

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -193,11 +194,18 @@ def as_user(name: str | None) -> dict[str, Any]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Ports of the loopback address that nobody listens on now. They lie below those that outgoing connections take, so
+    that none is gone when its server starts seconds later."""
+    choose = random.SystemRandom()
+    sockets: list[socket.socket] = []
     try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
+        while len(sockets) < count:
+            sock = socket.socket()
+            try:
+                sock.bind(("127.0.0.1", choose.randrange(20_000, 32_000)))
+                sockets.append(sock)
+            except OSError:
+                sock.close()
         return [sock.getsockname()[1] for sock in sockets]
     finally:
         for sock in sockets:
