@@ -106,7 +106,7 @@ async def test_what_waited_in_vain_is_not_sent_later(producer: Producer, kafka: 
     kafka.freeze()
     try:
         in_flight = asyncio.create_task(producer.send([record(b"in flight", b"late")], 8))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)  # until its batch is taken: what joins it would go with it
         outcomes = await asyncio.gather(*(producer.send([record(b"%d" % n, b"late")], 0.3) for n in range(50)))
     finally:
         kafka.thaw()
