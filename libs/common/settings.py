@@ -10,16 +10,18 @@ A service's `settings.py` is:
 
 import sys
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libs.common.credentials import check_ca, check_password_file
-from libs.common.db import Database
 from libs.common.kafka import Security
 from libs.common.telemetry import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from libs.common.db import Database
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 CaFile = Annotated[Path, AfterValidator(check_ca)]
@@ -117,8 +119,10 @@ class DatabaseSettings(ServiceSettings):
         return self
 
     @property
-    def database(self) -> Database:
+    def database(self) -> "Database":
         """Where the database is and how it is reached."""
+        from libs.common.db import Database  # late: ingest has no database, and SQLAlchemy is 17 MB
+
         return Database(self.pg_url, self.pg_password_file, self.pg_ca)
 
 

@@ -1,5 +1,7 @@
 """Credentials for Kafka and PostgreSQL among the settings."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,8 @@ def test_who_reaches_kafka_and_postgresql_with_credentials_needs_all_of_them(
         with pytest.raises(SystemExit):
             load_with(**changes)
         assert capsys.readouterr().err == f"the settings are not complete:\n  {line}\n"
+
+
+def test_ingest_does_not_pay_for_a_database() -> None:
+    code = "import sys, services.ingest.main; sys.exit('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
