@@ -97,12 +97,10 @@ class Relay:
             try:
                 try:
                     moved = await self.publish_some()
-                except Exception:
-                    await self._count()  # rows that cannot be published grow old, and must be seen to
-                    raise
-                if time.monotonic() - counted_at > 1:
-                    await self._count()
-                    counted_at = time.monotonic()
+                finally:  # also when nothing can be published: rows that grow old must be seen to
+                    if time.monotonic() - counted_at > 1:
+                        await self._count()
+                        counted_at = time.monotonic()
                 delay = 0.2
             except Exception as error:
                 OUTBOX_ERRORS.labels(self._service).inc()

@@ -1,7 +1,6 @@
 """One partition batch = one transaction: who may apply it, what counts, and what happens to a bad event."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -19,8 +18,7 @@ from libs.common.db import AsyncSession, Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.kafka import Batch
 from libs.common.tracing import traceparent_of
-from tests.support.folding import CLUSTER, NOW, FakeMessage, Log, empty, rows
-from tests.support.postgres import TestServer
+from tests.support.folding import CLUSTER, NOW, FakeMessage, Log, rows
 from tests.support.spans import spans_kept
 
 
@@ -51,18 +49,6 @@ class Recorder:
         if self.publish:
             await outbox.add(session, events)
         self.seen.extend(event.id for event in events)
-
-
-@pytest.fixture(scope="module")
-async def database(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    async with pg_server.sessions_of("profile") as sessions:
-        yield sessions
-
-
-@pytest.fixture
-async def sessions(database: Sessions) -> Sessions:
-    await empty(database)
-    return database
 
 
 def batch_of(events: list[AnyEvent], position: int = 0) -> Batch:

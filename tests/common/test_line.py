@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,35 +11,18 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
-from libs.common.config import hash_key, make_key
 from libs.common.consumer import Applier, Worker
-from libs.common.consumer.api import router
 from libs.common.consumer.line import why_stop
 from libs.common.consumer.offsets import StoredPositions
 from libs.common.db import AsyncSession, Sessions
 from libs.common.events import AnyEvent, new_event
 from libs.common.kafka import Producer, Record
 from libs.common.outbox import Relay
-from libs.common.web import create_app
-from tests.support.folding import NOW, Log, empty, rows
+from tests.support.consumer_app import OPERATOR, READER, consumer_app
+from tests.support.folding import NOW, Log, rows
 from tests.support.kafka import TestBroker
-from tests.support.postgres import TestServer
-from tests.support.web import client, config_file, problem
+from tests.support.web import client, problem
 
-OPERATOR, READER = make_key("operator", "secret"), make_key("reader", "secret")
-TOML = f"""
-[accounts.demo]
-[[keys]]
-id = "operator"
-account = "demo"
-sha256 = "{hash_key(OPERATOR)}"
-scopes = ["ops:read", "ops:write"]
-[[keys]]
-id = "reader"
-account = "demo"
-sha256 = "{hash_key(READER)}"
-scopes = ["ops:read"]
-"""
 TOPIC = "superfan.traits"
 
 
@@ -56,30 +38,9 @@ class Poisoned:
         self.seen += [event.id for event in events]
 
 
-@pytest.fixture(scope="module")
-async def database(pg_server: TestServer) -> AsyncIterator[Sessions]:
-    async with pg_server.sessions_of("profile") as sessions:
-        yield sessions
-
-
-@pytest.fixture
-async def sessions(database: Sessions) -> Sessions:
-    await empty(database)
-    return database
-
-
 @pytest.fixture
 def app(sessions: Sessions, tmp_path: Path) -> FastAPI:
-    return create_app(
-        service="profile",
-        title="Test",
-        version="1",
-        description="The consumer alone.",
-        routers=[router],
-        config=config_file(tmp_path, TOML),
-        sessions=sessions,
-        state={"topics": (TOPIC,)},
-    )
+    return consumer_app(sessions, tmp_path, (TOPIC,))
 
 
 async def consumption(app: FastAPI) -> Any:

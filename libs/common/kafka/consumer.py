@@ -64,7 +64,9 @@ class Batch:
     @property
     def again(self) -> int:
         """How many of the records were applied before."""
-        return sum(record.offset < self.applied_until for record in self.records) if self.applied_until else 0
+        if self.records[0].offset >= self.applied_until:
+            return 0
+        return sum(record.offset < self.applied_until for record in self.records)
 
 
 class Positions(Protocol):
